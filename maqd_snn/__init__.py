@@ -1,0 +1,24 @@
+"""maqd_snn: single-step spiking neural networks, folded exactly into one integer network."""
+
+from maqd_snn import datasets, neuromorphic
+from maqd_snn._version import __version__
+from maqd_snn.errors import MaqdError, MissingExtraError
+from maqd_snn.folding import fold
+from maqd_snn.graph import InputSpec, Node, SpikingNetwork
+from maqd_snn.integer import IntegerNetwork, load
+from maqd_snn.models import build
+
+__all__ = [
+    "InputSpec",
+    "IntegerNetwork",
+    "MaqdError",
+    "MissingExtraError",
+    "Node",
+    "SpikingNetwork",
+    "__version__",
+    "build",
+    "datasets",
+    "fold",
+    "load",
+    "neuromorphic",
+]

@@ -1,0 +1,52 @@
+"""Atomic writing: a file either has its whole new content or keeps the old one."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from maqd_snn.errors import MaqdError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.
+
+    The temporary file keeps the suffix of `path`, since some writers look at it.
+
+    Raises:
+        MaqdError: the folder does not exist, or cannot be written.
+
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text(), [p.name for p in target.parent.iterdir()]
+    ('whole', ['a.txt'])
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise MaqdError(f"expected a file name to write to, but {str(target)!r} is a folder; give a name inside it")
+    if not target.parent.is_dir():
+        raise MaqdError(f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist; create it first")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise MaqdError(f"cannot write {str(target)!r}: {error}; the previous file, if any, is unchanged") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` as UTF-8 to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

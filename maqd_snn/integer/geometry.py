@@ -1,0 +1,142 @@
+"""Shapes and worst cases of the ops: one table each, op type -> function. An op without a row is an error.
+
+Shapes are without the batch axis: (C, H, W) or (features,).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.integer import ops
+from maqd_snn.integer.ops import Op, Pair
+
+Shape = tuple[int, ...]
+Row = TypeVar("Row")
+
+# Accumulators above this are not exact in float64, and int64 sums of them come near overflow.
+LARGEST_ACCUMULATOR = 2**53
+
+
+def row(table: Mapping[type[Op], Row], op: Op, what: str) -> Row:
+    """Return the table's entry for the type of `op`; an op without one is an error that names it."""
+    try:
+        return table[type(op)]
+    except KeyError:
+        raise MaqdError(f"{op.name}: there is no {what} rule for a {type(op).__name__}") from None
+
+
+def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Pair:
+    """Return (H', W') with H' = floor((H + 2 p - d (k - 1) - 1) / s) + 1.
+
+    >>> output_size((5, 5), (3, 3), (2, 2), (1, 1))
+    (3, 3)
+    """
+    height, width = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
+    return height, width
+
+
+def _image(op: Op, shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise MaqdError(f"{op.name}: {type(op).__name__} expects an input (C, H, W), got {shape}")
+    return shape[0], shape[1], shape[2]
+
+
+def _not_empty(op: Op, shape: Shape) -> Shape:
+    if min(shape) < 1:
+        raise MaqdError(f"{op.name}: the input is smaller than the kernel, the output would be {shape}")
+    return shape
+
+
+def _conv_shape(op: ops.Conv2d, shapes: Sequence[Shape]) -> Shape:
+    channels, height, width = _image(op, shapes[0])
+    out, per_group, kernel_h, kernel_w = op.weight.shape
+    if channels != per_group * op.groups:
+        raise MaqdError(f"{op.name}: the weight expects {per_group * op.groups} input channels, got {channels}")
+    size = output_size((height, width), (kernel_h, kernel_w), op.stride, op.padding, op.dilation)
+    return _not_empty(op, (out, *size))
+
+
+def _linear_shape(op: ops.Linear, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0] != (op.weight.shape[1],):
+        raise MaqdError(f"{op.name}: the weight expects ({op.weight.shape[1]},) inputs, got {shapes[0]}")
+    return (op.weight.shape[0],)
+
+
+def _threshold_shape(op: ops.Threshold, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0][0] != len(op.thresholds):
+        raise MaqdError(f"{op.name}: thresholds for {len(op.thresholds)} channels, but the input has {shapes[0][0]}")
+    return shapes[0]
+
+
+def _pool_shape(op: ops.MaxPool2d | ops.SumPool2d, shapes: Sequence[Shape]) -> Shape:
+    channels, height, width = _image(op, shapes[0])
+    return _not_empty(op, (channels, *output_size((height, width), op.kernel, op.stride, op.padding)))
+
+
+def _add_shape(op: ops.Add, shapes: Sequence[Shape]) -> Shape:
+    if any(shape != shapes[0] for shape in shapes):
+        raise MaqdError(f"{op.name}: the summands must have one shape, got {list(shapes)}")
+    return shapes[0]
+
+
+def _readout_shape(op: ops.Readout, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0] != (len(op.bias),):
+        raise MaqdError(f"{op.name}: the bias has {len(op.bias)} classes, but the input has shape {shapes[0]}")
+    return shapes[0]
+
+
+SHAPES: Mapping[type[Op], Callable[[Any, Sequence[Shape]], Shape]] = MappingProxyType(
+    {
+        ops.Input: lambda op, shapes: op.shape,
+        ops.Conv2d: _conv_shape,
+        ops.Linear: _linear_shape,
+        ops.Threshold: _threshold_shape,
+        ops.MaxPool2d: _pool_shape,
+        ops.SumPool2d: _pool_shape,
+        ops.Add: _add_shape,
+        ops.Flatten: lambda op, shapes: (prod(shapes[0]),),
+        ops.Readout: _readout_shape,
+    }
+)
+
+
+def _product_bound(op: ops.Conv2d | ops.Linear, bounds: Sequence[int]) -> int:
+    return int(op.weight.abs().flatten(1).sum(1).max()) * bounds[0]
+
+
+# The largest magnitude that any output, or any partial sum on the way to it, can take.
+BOUNDS: Mapping[type[Op], Callable[[Any, Sequence[int]], int]] = MappingProxyType(
+    {
+        ops.Input: lambda op, bounds: max(op.high - op.zero_point, op.zero_point - op.low),
+        ops.Conv2d: _product_bound,
+        ops.Linear: _product_bound,
+        ops.Threshold: lambda op, bounds: max(abs(op.low), abs(op.low + op.levels)),
+        ops.MaxPool2d: lambda op, bounds: bounds[0],
+        ops.SumPool2d: lambda op, bounds: bounds[0] * op.kernel[0] * op.kernel[1],
+        ops.Add: lambda op, bounds: sum(bounds),
+        ops.Flatten: lambda op, bounds: bounds[0],
+        ops.Readout: lambda op, bounds: bounds[0] + int(op.bias.abs().max()),
+    }
+)
+
+
+def output_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
+    """Return the shape of the op's output for those of its inputs; raises MaqdError where they do not fit."""
+    return row(SHAPES, op, "shape")(op, shapes)
+
+
+def output_bound(op: Op, bounds: Sequence[int]) -> int:
+    """Return the largest magnitude of the op's output and partial sums, for those of its inputs.
+
+    Raises:
+        MaqdError: it reaches 2^53, where float64 is no longer exact.
+    """
+    bound = row(BOUNDS, op, "bound")(op, bounds)
+    if bound >= LARGEST_ACCUMULATOR:
+        raise MaqdError(f"{op.name}: accumulators can reach {bound}, above 2^53; use fewer states or inputs")
+    return bound

@@ -1,0 +1,257 @@
+"""Model families: `mlp`, `vgg` and pre-activation `resnet`, each a graph of parts.
+
+Axis letters: C channels, H height, W width.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import torch
+
+from maqd_snn import layers
+from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.graph import INPUT, InputSpec, Node, SpikingNetwork
+from maqd_snn.integer.geometry import output_size
+from maqd_snn.layers import Part
+from maqd_snn.spike import check_activation_states
+from maqd_snn.surrogate import Surrogate, as_surrogate
+from maqd_snn.weights import check_weight_states, default_weight_step
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The states, normalization and surrogate that all layers of a model share.
+
+    `edge_states` are the weight states of the first and last layer; `pool_first` pools accumulators before the norm.
+    """
+
+    act_states: int | None = 2
+    weight_states: int | None = 3
+    edge_states: int | None = 255
+    signed: bool = False
+    norm: str = "lbn"
+    surrogate: str | Surrogate = "rectangle"
+    weight_step: float | None = None
+    pool_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.act_states is not None:
+            check_activation_states(self.act_states)
+        for states in (self.weight_states, self.edge_states):
+            if states is not None:
+                check_weight_states(states)
+        if self.weight_step is not None and not self.weight_step > 0:
+            raise MaqdError(f"weight_step must be above 0, got {self.weight_step}")
+        if self.norm not in layers.NORMALIZATIONS:
+            raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
+        as_surrogate(self.surrogate)
+
+
+class _Builder:
+    """Collects nodes; `head` is the node whose output comes next, `shape` its shape without the batch axis."""
+
+    def __init__(self, spec: InputSpec, q: Quantization) -> None:
+        self.spec, self.q = spec, q
+        self.nodes: list[Node] = []
+        self.head = INPUT
+        self.shape: tuple[int, ...] = spec.shape
+
+    def add(self, name: str, part: Part, *inputs: str) -> str:
+        self.nodes.append(Node(name, part, inputs or (self.head,)))
+        self.head = name
+        return name
+
+    def conv(self, name: str, channels: int, kernel: int, stride: int = 1, edge: bool = False, source: str = "") -> str:
+        states = self.q.edge_states if edge else self.q.weight_states
+        step = None if edge else self.q.weight_step
+        in_channels, height, width = self.shape
+        padding = (kernel - 1) // 2
+        part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, step=step)
+        pairs = (kernel, kernel), (stride, stride), (padding, padding)
+        self.shape = (channels, *output_size((height, width), *pairs))
+        return self.add(name, part, *((source,) if source else ()))
+
+    def spike(self, name: str) -> str:
+        norm = layers.make_norm(self.q.norm, self.shape[0])
+        return self.add(name, layers.NormSpike(norm, self.q.act_states, self.q.signed, self.q.surrogate))
+
+    def pool(self, name: str, kind: type[layers.Pool2d], size: tuple[int, int]) -> str:
+        if any(n < k for n, k in zip(self.shape[1:], size, strict=True)):
+            raise MaqdError(f"{name} pools windows of {size}, but its input is only {self.shape[1:]}; use fewer pools")
+        self.shape = (self.shape[0], *output_size((self.shape[1], self.shape[2]), size, size, (0, 0)))
+        return self.add(name, kind(size))
+
+    def flatten(self) -> str:
+        self.shape = (math.prod(self.shape),)
+        return self.add("flatten", layers.Flatten())
+
+    def classifier(self, classes: int, pooled: int = 1) -> SpikingNetwork:
+        """Add the last product and the readout. `pooled` is the number of levels summed into each of its inputs."""
+        inputs, states = self.shape[0], self.q.edge_states
+        self.add("classifier", layers.Linear(inputs, classes, states))
+        # With weights of deviation 1/step and levels around n/2 the logits start at a deviation of about one.
+        weight_scale = 1.0 if states is None else 1 / default_weight_step(states)
+        level_scale = 1.0 if self.q.act_states is None else (self.q.act_states - 1) / 2
+        scale = 1 / (weight_scale * level_scale * pooled * math.sqrt(inputs))
+        self.add("readout", layers.Readout(classes, scale, quantized=states is not None))
+        return SpikingNetwork(self.spec, self.nodes)
+
+
+class Family(Protocol):
+    """A model family: (input, classes, quantization, plan) -> network; plan None takes the family's default."""
+
+    def __call__(self, spec: InputSpec, classes: int, q: Quantization, plan: str | None) -> SpikingNetwork: ...
+
+
+def _widths(plan: str, letters: str, example: str) -> list[str]:
+    steps = plan.split("-")
+    for step in steps:
+        if not (re.fullmatch(r"[1-9]\d{0,5}", step) or (step and step in letters)):
+            raise MaqdError(f"plan {plan!r} has the step {step!r}; expected layer widths joined by '-', as in {example!r}")
+    return steps
+
+
+def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None) -> SpikingNetwork:
+    """Fully connected: one hidden layer per width of the plan, such as `256-256`."""
+    builder = _Builder(spec, q)
+    builder.flatten()
+    for index, width in enumerate(_widths(plan or "256-256", "", "256-256"), start=1):
+        states = q.edge_states if index == 1 else q.weight_states
+        step = None if index == 1 else q.weight_step
+        builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, step))
+        builder.shape = (int(width),)
+        builder.spike(f"spike{index}")
+    return builder.classifier(classes)
+
+
+def vgg(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None) -> SpikingNetwork:
+    """Convolutions 3x3 and 2x2 pools, such as `64-64-M-128-128-M`: M is a max-pool, S a sum-pool, of the levels.
+
+    With `q.pool_first` a pool acts on the accumulators before the norm of its convolution instead.
+    """
+    builder = _Builder(spec, q)
+    steps = _widths(plan or "64-64-M-128-128-M-256-256-M", "MS", "64-64-M-128-128-M")
+    if steps[0] in "MS":
+        raise MaqdError(f"plan {plan!r} starts with a pool; start with a width, as in '64-64-M-128-128-M'")
+    index = 0
+    for position, step in enumerate(steps):
+        if step in "MS":
+            if not q.pool_first or steps[position - 1] in "MS":
+                _pool(builder, index, step)
+            continue
+        index += 1
+        builder.conv(f"conv{index}", int(step), kernel=3, edge=index == 1)
+        following = steps[position + 1] if position + 1 < len(steps) else ""
+        if q.pool_first and following and following in "MS":
+            _pool(builder, index, following)
+        builder.spike(f"spike{index}")
+    builder.flatten()
+    return builder.classifier(classes)
+
+
+def _pool(builder: _Builder, index: int, letter: str) -> None:
+    taken = sum(node.name.startswith(f"pool{index}") for node in builder.nodes)
+    name = f"pool{index}" + (f"_{taken + 1}" if taken else "")
+    builder.pool(name, layers.MaxPool2d if letter == "M" else layers.SumPool2d, (2, 2))
+
+
+def resnet(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None) -> SpikingNetwork:
+    """Pre-activation residual network of the widths of the plan, such as `16-16-16-32-32-32-64-64-64` (ResNet-20).
+
+    Each width is one block spike-conv-spike-conv; where it differs from the one before, the block halves the image.
+    The residual stream is a sum of integer accumulators and starts behind the first spike; where a block's input is no
+    accumulator of the stream's scale and shape (the first block, or a wider one), a 1x1 convolution of the block's first
+    spike takes the place of the identity. It ends in a spike, a global sum-pool and the classifier.
+    """
+    builder = _Builder(spec, q)
+    widths = [int(width) for width in _widths(plan or "16-16-16-32-32-32-64-64-64", "", "16-16-32-32")]
+    builder.conv("stem", widths[0], kernel=3, edge=True)
+    stream: str | None = None  # the accumulator that carries the residual sum; none behind the stem
+    builder.spike("block1_spike1")
+    for index, width in enumerate(widths, start=1):
+        name = f"block{index}"
+        if index > 1:
+            builder.head = stream or builder.head
+            builder.spike(f"{name}_spike1")
+        first_spike, shape = builder.head, builder.shape
+        stride = 1 if index == 1 or width == widths[index - 2] else 2
+        builder.conv(f"{name}_conv1", width, kernel=3, stride=stride)
+        builder.spike(f"{name}_spike2")
+        builder.conv(f"{name}_conv2", width, kernel=3)
+        branch, shape_out = builder.head, builder.shape
+        if stream is None or stride != 1:
+            builder.shape = shape
+            stream = builder.conv(f"{name}_shortcut", width, kernel=1, stride=stride, source=first_spike)
+            builder.shape = shape_out
+        stream = builder.add(f"{name}_add", layers.Add(), stream, branch)
+    builder.spike("final_spike")
+    size = (builder.shape[1], builder.shape[2])
+    builder.pool("global_pool", layers.SumPool2d, size)
+    builder.flatten()
+    return builder.classifier(classes, pooled=math.prod(size))
+
+
+MODELS: Mapping[str, Family] = MappingProxyType({"mlp": mlp, "vgg": vgg, "resnet": resnet})
+
+
+def build(
+    model: str,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    act_states: int | None = 2,
+    weight_states: int | None = 3,
+    edge_states: int | None = 255,
+    plan: str | None = None,
+    signed: bool = False,
+    norm: str = "lbn",
+    surrogate: str | Surrogate | Callable[[torch.Tensor], torch.Tensor] = "rectangle",
+    weight_step: float | None = None,
+    pool_first: bool = False,
+    zero_point: int = 0,
+    input_range: tuple[int, int] = (0, 255),
+    input_kind: str = "analog",
+) -> SpikingNetwork:
+    """Return a network of the family `model`, one of `MODELS`.
+
+    Args:
+        input_shape: (C, H, W).
+        classes: number of classes, at least 2.
+        act_states: activation states M >= 2 (2 are binary spikes), or None for ReLU (the float twin).
+        weight_states: weight states 2..255 of the hidden layers, or None for float weights.
+        edge_states: weight states of the first and last layer; with weight_states None they are float too.
+        plan: layer widths joined by '-', see the family; None takes its default.
+        signed: signed levels -n..n.
+        norm: lbn, lbn-sample, lbn-channel-mean or batchnorm.
+        surrogate: a name of `SURROGATES`, a `Surrogate`, or a callable of snnTorch or SpikingJelly.
+        weight_step: distance of neighbouring hidden weight codes; None takes the one of least squared error.
+        pool_first: pool accumulators before the norm instead of levels after the spike.
+        zero_point, input_range, input_kind: the input codes, see `InputSpec`.
+
+    Raises:
+        MaqdError: an unknown family, states below 2, an impossible plan; the message says what to do.
+
+    >>> model = build("vgg", input_shape=(3, 8, 8), classes=10, plan="8-M-16-M")
+    >>> model(torch.randint(0, 256, (2, 3, 8, 8))).shape
+    torch.Size([2, 10])
+    """
+    if model not in MODELS:
+        raise unknown_name("model", model, MODELS)
+    if classes < 2:
+        raise MaqdError(f"a classifier needs at least 2 classes, got {classes}")
+    q = Quantization(
+        act_states=act_states,
+        weight_states=weight_states,
+        edge_states=None if weight_states is None else edge_states,
+        signed=signed,
+        norm=norm,
+        surrogate=as_surrogate(surrogate),
+        weight_step=weight_step,
+        pool_first=pool_first,
+    )
+    spec = InputSpec(tuple(input_shape), zero_point, *input_range, input_kind)
+    return MODELS[model](spec, classes, q, plan)

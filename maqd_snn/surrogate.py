@@ -1,0 +1,167 @@
+"""Surrogate gradients: the derivative of a staircase of levels as a sum of single-step surrogates.
+
+Axis letters: none here, everything is elementwise. u is the distance to a threshold in units of one level.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError, unknown_name
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """A single-step surrogate: `derivative(u)` stands for the derivative of the unit step H(u)."""
+
+    def derivative(self, u: Tensor) -> Tensor:
+        """Return h(u), elementwise."""
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise MaqdError(f"surrogate parameter {name} must be a finite number above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """h(u) = 1/w for -w/2 <= u < w/2, else 0. Half open, so that neighbouring steps of width 1 do not overlap."""
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("width", self.width)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        inside = (u >= -self.width / 2) & (u < self.width / 2)
+        return inside.to(u.dtype) / self.width
+
+
+@dataclass(frozen=True)
+class Triangle:
+    """h(u) = max(0, 1 - |u|/w) / w."""
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("width", self.width)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return (1 - u.abs() / self.width).clamp_min(0) / self.width
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """h(u) = alpha * sigmoid(alpha u) * (1 - sigmoid(alpha u))."""
+
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_positive("alpha", self.alpha)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        s = torch.sigmoid(self.alpha * u)
+        return self.alpha * s * (1 - s)
+
+
+@dataclass(frozen=True)
+class ArcTan:
+    """h(u) = (alpha/2) / (1 + (pi/2 * alpha u)^2)."""
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_positive("alpha", self.alpha)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return (self.alpha / 2) / (1 + (math.pi / 2 * self.alpha * u).square())
+
+
+@dataclass(frozen=True)
+class S3NN:
+    """h(u) = alpha*sigmoid(alpha u)*(1 - sigmoid(alpha u)) for u < 0, and beta/(u + 1) for u >= 0.
+
+    Source: S3NN (Suetake et al., arXiv 2201.10879); defaults alpha = 4, beta = 1 as in public implementations.
+    """
+
+    alpha: float = 4.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("alpha", self.alpha)
+        _check_positive("beta", self.beta)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        s = torch.sigmoid(self.alpha * u)
+        return torch.where(u < 0, self.alpha * s * (1 - s), self.beta / (u.clamp_min(0) + 1))
+
+
+@dataclass(frozen=True)
+class External:
+    """A surrogate from another library: a callable with its own backward, such as snnTorch's or SpikingJelly's.
+
+    Only its backward is used, once per level; the forward is always the round-clip (theirs breaks ties otherwise).
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def derivative(self, u: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = u.detach().requires_grad_()
+            out = self.function(leaf)
+            if not isinstance(out, Tensor) or out.shape != u.shape or not out.requires_grad:
+                raise MaqdError(
+                    f"a surrogate callable must map a tensor to a differentiable tensor of the same shape, but "
+                    f"{self.function!r} did not; pass for example snntorch.surrogate.atan() or "
+                    "spikingjelly.activation_based.surrogate.ATan()"
+                )
+            (h,) = torch.autograd.grad(out.sum(), leaf)
+        return h
+
+
+SURROGATES: Mapping[str, Callable[[], Surrogate]] = MappingProxyType(
+    {"rectangle": Rectangle, "triangle": Triangle, "sigmoid": Sigmoid, "arctan": ArcTan, "s3nn": S3NN}
+)
+
+
+def as_surrogate(spec: str | Surrogate | Callable[[Tensor], Tensor]) -> Surrogate:
+    """Return the surrogate for a name of `SURROGATES`, a `Surrogate`, or a callable of another library.
+
+    Raises:
+        MaqdError: an unknown name (the choices are listed), or something that cannot be called.
+
+    >>> as_surrogate("triangle")
+    Triangle(width=1.0)
+    """
+    if isinstance(spec, str):
+        if spec not in SURROGATES:
+            raise unknown_name("surrogate", spec, SURROGATES)
+        return SURROGATES[spec]()
+    if isinstance(spec, Surrogate):
+        return spec
+    if callable(spec):
+        return External(spec)
+    raise MaqdError(f"a surrogate must be a name, a Surrogate or a callable, got {type(spec).__name__}")
+
+
+def staircase_derivative(v: Tensor, low: int, high: int, surrogate: Surrogate) -> Tensor:
+    """Return the derivative of the staircase clip(floor(v + 1/2), low, high): sum over j = low+1..high of h(v - j + 1/2).
+
+    With v = n*x, low = 0 and high = n this is sum_j h(n x - j + 1/2).
+
+    >>> v = torch.tensor([-0.1, 0.2, 2.9, 3.1])
+    >>> staircase_derivative(v, 0, 3, Rectangle()).tolist()
+    [0.0, 1.0, 1.0, 0.0]
+    """
+    if isinstance(surrogate, Rectangle) and surrogate.width == 1.0:
+        # The unit rectangles tile the range of the levels: one comparison instead of one per level.
+        return ((v >= low) & (v < high)).to(v.dtype)
+    total = surrogate.derivative(v - (low + 0.5))
+    for j in range(low + 2, high + 1):
+        total = total + surrogate.derivative(v - (j - 0.5))
+    return total

@@ -1,0 +1,119 @@
+"""Quantized weights: standardize per output channel, then round and clip to a symmetric set of integer codes."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.rounding import round_clip_codes
+
+MAX_WEIGHT_STATES = 255
+
+
+def check_weight_states(states: int) -> int:
+    """Return `states` if it is a whole number from 2 to 255, else raise MaqdError."""
+    if isinstance(states, bool) or not isinstance(states, int) or not 2 <= states <= MAX_WEIGHT_STATES:
+        raise MaqdError(f"weight states must be a whole number from 2 to {MAX_WEIGHT_STATES}, got {states!r}")
+    return states
+
+
+def largest_weight_code(states: int) -> int:
+    """Return the largest code: (M-1)/2 for an odd number M of states, M-1 for an even one (odd codes only).
+
+    >>> [largest_weight_code(m) for m in (2, 3, 4, 15, 255)]
+    [1, 1, 3, 7, 127]
+    """
+    check_weight_states(states)
+    return (states - 1) // 2 if states % 2 else states - 1
+
+
+def standardize(weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return (w - mean) / (std + eps) per output channel, std with Bessel's correction.
+
+    Args:
+        weight: (O, ...), at least two weights in each output channel.
+        eps: added to the deviation, so that a constant filter becomes zeros.
+
+    Raises:
+        MaqdError: an output channel has fewer than two weights, so that its deviation does not exist.
+
+    Source: weight standardization as commonly written; used by MaQD (arXiv 2403.14999, abstract).
+
+    >>> standardize(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]), eps=0.0 + 1e-12).round().tolist()
+    [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    flat = weight.flatten(1)
+    if flat.shape[1] < 2:
+        raise MaqdError(
+            f"weight standardization needs at least 2 weights in each output channel, got shape {tuple(weight.shape)}; "
+            "use fewer groups or a larger kernel"
+        )
+    deviation, mean = torch.std_mean(flat, dim=1, keepdim=True)
+    return ((flat - mean) / (deviation + eps)).view_as(weight)
+
+
+@lru_cache(maxsize=256)
+def default_weight_step(states: int) -> float:
+    """Return the step s of least squared error E[(v - s*q(v))^2] for a unit normal v, computed by golden section.
+
+    The codes are -m..m for an odd number of states, and odd integers for an even one (level spacing 2s).
+
+    Raises:
+        MaqdError: states outside 2..255.
+
+    >>> [round(default_weight_step(m), 4) for m in (2, 3, 4)]
+    [0.7979, 1.224, 0.4979]
+    """
+    check_weight_states(states)
+    inverse_golden = (math.sqrt(5) - 1) / 2
+    low, high = 1e-3, 4.0
+    for _ in range(80):
+        left, right = high - inverse_golden * (high - low), low + inverse_golden * (high - low)
+        if _squared_error(left, states) < _squared_error(right, states):
+            high = right
+        else:
+            low = left
+    return (low + high) / 2
+
+
+def _squared_error(step: float, states: int) -> float:
+    # E[(v-Q)^2] = 1 - 2 E[vQ] + E[Q^2] for levels c_1 < ... < c_M with midpoints as boundaries: E[vQ] is the sum over
+    # boundaries b of (c_above - c_below) * pdf(b), E[Q^2] of (c_above^2 - c_below^2) * P(v > b), plus c_1^2.
+    top = largest_weight_code(states)
+    levels = [step * code for code in range(-top, top + 1, 1 if states % 2 else 2)]
+    error = 1.0 + levels[0] ** 2
+    for below, above in zip(levels, levels[1:], strict=False):
+        boundary = (below + above) / 2
+        density = math.exp(-boundary * boundary / 2) / math.sqrt(2 * math.pi)
+        tail = math.erfc(boundary / math.sqrt(2)) / 2
+        error += (above**2 - below**2) * tail - 2 * (above - below) * density
+    return error
+
+
+def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
+    """Return the integer weight codes q of the standardized weight v, held in floating point; the weight is step * q.
+
+    Odd M: q = clip(floor(v/s + 1/2), -m, m) with m = (M-1)/2. Even M: q = clip(2*floor(v/(2s)) + 1, -(M-1), M-1), so
+    that v = 0 gives +1 and two states are -1, +1. The gradient is straight through, 1/s, inside the clip range.
+
+    Args:
+        v: tensor of any shape.
+        states: number of weight states M, 2..255.
+        step: s > 0; None takes `default_weight_step(states)`.
+
+    Raises:
+        MaqdError: states outside 2..255 or step <= 0.
+
+    >>> v = torch.tensor([-9.0, -0.7, -0.1, 0.0, 0.7, 9.0])
+    >>> weight_codes(v, 3, step=1.0).tolist(), weight_codes(v, 4, step=0.5).tolist()
+    ([-1.0, -1.0, 0.0, 0.0, 1.0, 1.0], [-3.0, -1.0, -1.0, 1.0, 1.0, 3.0])
+    """
+    top = largest_weight_code(states)
+    s = default_weight_step(states) if step is None else step
+    if states % 2:
+        return round_clip_codes(v, s, -top, top)
+    # 2*floor(v/(2s)) + 1 = 2*floor(u + 1/2) + 1 with u = v/(2s) - 1/2, and u is clipped to -M/2 .. M/2 - 1.
+    half = states // 2
+    return 2 * round_clip_codes(v - s, 2 * s, -half, half - 1) + 1
