@@ -19,7 +19,8 @@ def read_checked(path: str | os.PathLike[str], md5: str | None = None) -> bytes:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            # read() reserves what it is asked for: ask for no more than the file has, and one to see that it grows
+            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
     except OSError as error:
         raise MaqdError(f"cannot read {str(path)!r}: {error.strerror}; expected a dataset file there") from error
     if len(data) > MAX_BYTES:

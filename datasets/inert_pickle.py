@@ -55,6 +55,8 @@ def _run(data: bytes) -> Any:
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
+    argument: Any
+    position: Any
     for opcode, argument, position in pickletools.genops(data):
         match opcode.name:
             case "PROTO":
@@ -100,11 +102,13 @@ def _run(data: bytes) -> Any:
             case "BUILD":
                 state = stack.pop()
                 stack[-1].state = state
-            case "STOP" if position + 1 == len(data):
-                return stack.pop()
+            case "STOP":
+                break
             case name:
                 raise ValueError(f"unexpected {name} at byte {position}")
-    raise ValueError("it has no end")
+    if position + 1 != len(data):
+        raise ValueError(f"{len(data) - position - 1} bytes behind its end")
+    return stack.pop()
 
 
 def _set_items(target: Any, items: list[Any]) -> None:

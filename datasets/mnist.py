@@ -12,6 +12,7 @@ from maqd_snn.datasets.fetch import fetch_file
 from maqd_snn.datasets.idx import read_idx
 from maqd_snn.datasets.root import not_found
 from maqd_snn.datasets.splits import hold_out
+from maqd_snn.errors import MaqdError
 
 
 @final
@@ -52,19 +53,19 @@ class Mnist(Entry):
         """
         missing = [file for file in (*(self.train or ()), *self.test) if not self._path(root, file).is_file()]
         if missing and not download:
-            raise not_found(self.card.name, root, self._expected(missing))
+            raise self._not_found(root, missing)
         for file in missing:
             fetch_file(f"{self.url}{file.name}.gz", file.md5, root, self._path(root, file))
         if self.train is None:
             return hold_out(self._part(root, "all", self.test), self.card.test, "train+validation", "test")
         return self._part(root, "train+validation", self.train), self._part(root, "test", self.test)
 
-    def _expected(self, missing: list[IdxFile]) -> str:
+    def _not_found(self, root: Path, missing: list[IdxFile]) -> MaqdError:
         names = ", ".join(f"{file.name}.gz" for file in missing)
-        files = f"{names} (or unpacked) in {' or '.join(f'{folder}/' for folder in self.folders)}"
-        if self.alone and not set(missing) & set(self.test):
-            return f"{files} (only the test part is there, which the dataset {self.alone!r} splits)"
-        return files
+        expected = f"{names} (or unpacked) in {' or '.join(f'{folder}/' for folder in self.folders)}"
+        test_is_there = not set(missing) & set(self.test)
+        hint = f" (only its test part is: load {self.alone!r} for that)" if self.alone and test_is_there else ""
+        return not_found(self.card.name, root, expected, hint)
 
     def _part(self, root: Path, part: str, pair: tuple[IdxFile, IdxFile]) -> ImageDataset:
         codes, labels = (self._read(root, file) for file in pair)

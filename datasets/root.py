@@ -19,9 +19,9 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(root or os.environ.get(ROOT_VARIABLE) or pooch.os_cache("maqd-snn")).expanduser()
 
 
-def not_found(name: str, root: Path, expected: str) -> MaqdError:
+def not_found(name: str, root: Path, expected: str, hint: str = "") -> MaqdError:
     """Return the error for a dataset whose files are not under `root`; `expected` says what should be there."""
     return MaqdError(
-        f"dataset {name!r} is not under {str(root)!r}: put {expected} there, name another data root "
-        f"(the argument root, or the environment variable {ROOT_VARIABLE}), or fetch it with download=True (--download)"
+        f"dataset {name!r} is not under {str(root)!r}{hint}: put {expected} there, name another data root (argument "
+        f"root, or environment variable {ROOT_VARIABLE}), or fetch it with download=True (--download)"
     )

@@ -1,0 +1,358 @@
+"""Counting rules: what each op costs, per sample, exactly. One table, op type -> function; no row is an error, never 0.
+
+Axis letters: B batch, C input channels, O output channels, H height, W width, P = H*W positions.
+
+The fan-out of a position is the same for all its channels and separable in height and width, so counting needs one pass
+over the spikes and no second convolution.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maqd_snn.integer import IntegerNetwork, ops
+from maqd_snn.integer.geometry import Shape, row
+from maqd_snn.integer.ops import Op, Pair
+
+FLOAT32_EXACT = 2**24
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counts of a layer, a network or a sample. All are integers.
+
+    Attributes:
+        events: nonzero values arriving at a spiking layer, after any pooling.
+        synops: sum over events of their fan-out at that position (stride, padding, dilation, groups included).
+        effective_synops: the same, connections of weight zero left out.
+        unit_spike_acs: sum of abs(level) * fan-out: a level-k spike sent as k unit spikes.
+        bit_serial_adds: sum of popcount(abs(level)) * fan-out.
+        dense_macs: connections of the layer; taps that fall into padding are no synapses.
+        macs: dense_macs where the layer is not spiking (analog input or accumulators), else 0.
+        adds: nonzero terms of sum-pools and residual sums, and bias additions of the readout.
+        compares: nonzero terms of max-pools.
+        neuron_updates: neurons whose accumulator is read, compared and reset in the single step.
+        threshold_tests: comparisons with thresholds, neurons * levels.
+        spikes: nonzero levels emitted. unit_spikes: sum of their magnitudes.
+        weight_bytes, membrane_bytes, message_bytes: what an event-driven core moves for the synops of spiking layers:
+            one weight fetch each, one accumulator read and write each, and one message (address and level) per event;
+            every word in whole bytes.
+        bit_ops: synops (or macs) * weight bits * input bits.
+    """
+
+    events: int = 0
+    synops: int = 0
+    effective_synops: int = 0
+    unit_spike_acs: int = 0
+    bit_serial_adds: int = 0
+    dense_macs: int = 0
+    macs: int = 0
+    adds: int = 0
+    compares: int = 0
+    neuron_updates: int = 0
+    threshold_tests: int = 0
+    spikes: int = 0
+    unit_spikes: int = 0
+    weight_bytes: int = 0
+    membrane_bytes: int = 0
+    message_bytes: int = 0
+    bit_ops: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that an event-driven core moves: weights, accumulators and messages."""
+        return self.weight_bytes + self.membrane_bytes + self.message_bytes
+
+
+COUNT_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Counts))
+
+# Per sample: a (B,) int64 tensor, or one number for all samples.
+PerSample = dict[str, Tensor | int]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What flows between two ops: its kind and its range.
+
+    Attributes:
+        kind: `analog` (input codes of pixels), `spikes` (levels, pooled levels, event counts) or `accumulators`.
+        low, high: the range of the values.
+    """
+
+    kind: str
+    low: int
+    high: int
+
+    @property
+    def spiking(self) -> bool:
+        """Whether a layer that takes these values is charged by its spikes: a property of the graph, not of a batch."""
+        return self.kind == "spikes"
+
+    @property
+    def bits(self) -> int:
+        """Bits that tell all values of the range apart."""
+        return max(1, (self.high - self.low).bit_length())
+
+    @property
+    def largest(self) -> int:
+        """Largest magnitude."""
+        return max(abs(self.low), abs(self.high))
+
+
+def _accumulators(op: Op, values: Sequence[Values], bound: int) -> Values:
+    return Values("accumulators", -bound, bound)
+
+
+def _same(op: Op, values: Sequence[Values], bound: int) -> Values:
+    return values[0]
+
+
+def _input_values(op: ops.Input, values: Sequence[Values], bound: int) -> Values:
+    return Values("spikes" if op.kind == "events" else "analog", op.low - op.zero_point, op.high - op.zero_point)
+
+
+def _sum_pool_values(op: ops.SumPool2d, values: Sequence[Values], bound: int) -> Values:
+    area = op.kernel[0] * op.kernel[1]
+    return Values(values[0].kind, min(0, values[0].low) * area, max(0, values[0].high) * area)
+
+
+VALUES: Mapping[type[Op], Callable[[Any, Sequence[Values], int], Values]] = MappingProxyType(
+    {
+        ops.Input: _input_values,
+        ops.Conv2d: _accumulators,
+        ops.Linear: _accumulators,
+        ops.Threshold: lambda op, values, bound: Values("spikes", op.low, op.low + op.levels),
+        ops.MaxPool2d: _same,
+        ops.SumPool2d: _sum_pool_values,
+        ops.Add: _accumulators,
+        ops.Flatten: _same,
+        ops.Readout: _accumulators,
+    }
+)
+
+
+def flowing_values(net: IntegerNetwork) -> dict[str, Values]:
+    """Return what flows out of every op, by name."""
+    flow: dict[str, Values] = {}
+    for op in net.ops:
+        flow[op.name] = row(VALUES, op, "value")(op, [flow[name] for name in op.inputs], net.bounds[op.name])
+    return flow
+
+
+def tap_map(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> NDArray[np.int64]:
+    """Return V (kernel, size): V[t, y] = 1 where some output reads input position y through tap t, else 0.
+
+    >>> tap_map(5, 3, kernel=3, stride=2, padding=1, dilation=1).sum(0).tolist()
+    [1, 2, 1, 2, 1]
+    """
+    taps = np.zeros((kernel, size), np.int64)
+    positions = np.arange(out) * stride - padding
+    for t in range(kernel):
+        read = positions + t * dilation
+        taps[t, read[(read >= 0) & (read < size)]] = 1
+    return taps
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An op in its place: what is known before the first sample. Fan-out maps are kept on the CPU.
+
+    Attributes:
+        op: the op. inputs: what arrives, one entry per input. in_shapes, out_shape: without the batch axis.
+        bound: largest magnitude of the op's sums. fan_out: (P,) connections or windows of each input position.
+        effective: (C, P) connections of nonzero weight, for products. connections: all connections of the layer.
+    """
+
+    op: Op
+    inputs: tuple[Values, ...]
+    in_shapes: tuple[Shape, ...]
+    out_shape: Shape
+    bound: int
+    fan_out: Tensor = field(repr=False)
+    effective: Tensor = field(repr=False)
+    connections: int
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the op's inputs are spikes."""
+        return bool(self.inputs) and all(value.spiking for value in self.inputs)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight codes of a product, else None."""
+        return self.op.weight if isinstance(self.op, ops.Conv2d | ops.Linear) else None
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a weight: of its number of states, which the codes show (all odd: even states)."""
+        if self.weight is None:
+            return 0
+        largest = int(self.weight.abs().max())
+        states = largest + 1 if bool((self.weight % 2 != 0).all()) else 2 * largest + 1
+        return max(1, (states - 1).bit_length())
+
+
+def layers_of(net: IntegerNetwork) -> list[Layer]:
+    """Return every op of the network in its place, in order."""
+    flow = flowing_values(net)
+    return [_layer(net, op, tuple(flow[name] for name in op.inputs)) for op in net.ops]
+
+
+def _layer(net: IntegerNetwork, op: Op, inputs: tuple[Values, ...]) -> Layer:
+    in_shapes = tuple(net.shapes[name] for name in op.inputs)
+    out_shape = net.shapes[op.name]
+    fan_out = effective = torch.zeros(0, dtype=torch.int64)
+    connections = 0
+    if isinstance(op, ops.Conv2d):
+        group_out, kernel = op.weight.shape[0] // op.groups, (op.weight.shape[2], op.weight.shape[3])
+        rows, columns = _taps(in_shapes[0], out_shape, kernel, op.stride, op.padding, op.dilation)
+        fan_out = torch.from_numpy(np.outer(rows.sum(0), columns.sum(0)).ravel() * group_out)
+        # Nonzero weights that leave input channel c through each tap, (C, kh, kw).
+        used = (op.weight.view(op.groups, group_out, *op.weight.shape[1:]) != 0).sum(1).flatten(0, 1).numpy()
+        by_row = np.tensordot(used, columns, axes=(2, 0))  # (C, kh, W)
+        effective = torch.from_numpy(np.matmul(rows.T, by_row)).flatten(1)  # (C, P)
+        connections = int(fan_out.sum()) * in_shapes[0][0]
+    elif isinstance(op, ops.Linear):
+        fan_out = torch.tensor([op.weight.shape[0]])
+        effective = (op.weight != 0).sum(0)[:, None]
+        connections = op.weight.numel()
+    elif isinstance(op, ops.SumPool2d | ops.MaxPool2d):
+        rows, columns = _taps(in_shapes[0], out_shape, op.kernel, op.stride, op.padding, (1, 1))
+        fan_out = torch.from_numpy(np.outer(rows.sum(0), columns.sum(0)).ravel())
+    return Layer(op, inputs, in_shapes, out_shape, net.bounds[op.name], fan_out, effective, connections)
+
+
+def _taps(
+    in_shape: Shape, out_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows, columns = (
+        tap_map(in_shape[1 + axis], out_shape[1 + axis], kernel[axis], stride[axis], padding[axis], dilation[axis])
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _per_position(values: Tensor) -> Tensor:
+    """Sum integers held in floating point (B, C, H, W) or (B, C) over the channels: (B, P) int64, exactly."""
+    summed = values.sum(1, dtype=torch.float64) if values.ndim == 4 else values
+    flat = summed.flatten(1).to("cpu", torch.int64)
+    return flat if values.ndim == 4 else flat.sum(1, keepdim=True)
+
+
+def _times_fan_out(values: Tensor, layer: Layer) -> Tensor:
+    return (_per_position(values) * layer.fan_out).sum(1)
+
+
+def _effective(active: Tensor, layer: Layer) -> Tensor:
+    """Sum over active values (B, C, H, W) or (B, C) of their connections of nonzero weight: (B,) int64."""
+    weighted = active.flatten(2) if active.ndim == 4 else active.unsqueeze(2)  # (B, C, P)
+    # Exact in float32 per channel where its largest sum is below 2^24; channels are then added as integers.
+    exact = int(layer.effective.sum(1).max()) < FLOAT32_EXACT
+    dtype = torch.float32 if exact else torch.float64
+    maps = layer.effective.to(active.device, dtype)
+    per_channel = torch.einsum("bcp,cp->bc", weighted.to(dtype), maps)
+    return per_channel.to("cpu", torch.int64).sum(1)
+
+
+def _popcount(levels: Tensor, largest: int) -> Tensor:
+    magnitude = levels.abs().to(torch.int64)
+    count = torch.zeros_like(magnitude)
+    for bit in range(largest.bit_length()):
+        count += (magnitude >> bit) & 1
+    return count.to(torch.float32)
+
+
+def _whole_bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def _word_bytes(bits: int) -> int:
+    """Bytes of the smallest machine word, 1, 2, 4 or 8, that holds this many bits."""
+    return next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
+
+
+def _product(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    values, bits = layer.inputs[0], layer.weight_bits
+    dense = layer.connections
+    if not layer.spiking:
+        return {"dense_macs": dense, "macs": dense, "bit_ops": dense * bits * values.bits}
+    x = inputs[0]
+    active = (x != 0).to(torch.float32)
+    events = _per_position(active).sum(1)
+    synops = _times_fan_out(active, layer)
+    binary = values.largest == 1
+    units = synops if binary else _times_fan_out(x.abs(), layer)
+    serial = synops if binary else _times_fan_out(_popcount(x, values.largest), layer)
+    sources = int(np.prod(layer.in_shapes[0]))
+    payload = 0 if values.largest == 1 and values.low == 0 else values.bits
+    message = _whole_bytes((sources - 1).bit_length() + payload)
+    return {
+        "events": events,
+        "synops": synops,
+        "effective_synops": _effective(active, layer),
+        "unit_spike_acs": units,
+        "bit_serial_adds": serial,
+        "dense_macs": dense,
+        "weight_bytes": synops * _whole_bytes(bits),
+        "membrane_bytes": synops * 2 * _word_bytes((2 * layer.bound).bit_length()),
+        "message_bytes": events * message,
+        "bit_ops": synops * bits * values.bits,
+    }
+
+
+def _threshold(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    assert isinstance(layer.op, ops.Threshold)
+    neurons = int(np.prod(layer.out_shape))
+    return {
+        "neuron_updates": neurons,
+        "threshold_tests": neurons * layer.op.levels,
+        "spikes": _per_position((output != 0).to(torch.float32)).sum(1),
+        "unit_spikes": _per_position(output.abs()).sum(1),
+    }
+
+
+def _pool(count: str) -> Callable[[Layer, Sequence[Tensor], Tensor], PerSample]:
+    def rule(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+        return {count: _times_fan_out((inputs[0] != 0).to(torch.float32), layer)}
+
+    return rule
+
+
+def _add(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    terms = [_per_position((value != 0).to(torch.float32)).sum(1) for value in inputs]
+    return {"adds": torch.stack(terms).sum(0)}
+
+
+def _readout(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    assert isinstance(layer.op, ops.Readout)
+    return {"adds": int((layer.op.bias != 0).sum())}
+
+
+def _nothing(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    return {}
+
+
+COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tensor], Tensor], PerSample]] = MappingProxyType(
+    {
+        ops.Input: _nothing,
+        ops.Conv2d: _product,
+        ops.Linear: _product,
+        ops.Threshold: _threshold,
+        ops.MaxPool2d: _pool("compares"),
+        ops.SumPool2d: _pool("adds"),
+        ops.Add: _add,
+        ops.Flatten: _nothing,
+        ops.Readout: _readout,
+    }
+)
+
+
+def count(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+    """Return the nonzero counts of one op for a batch, by the names of `Counts`."""
+    return row(COUNTS, layer.op, "counting")(layer, inputs, output)
