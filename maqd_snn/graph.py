@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer.ops import check_codes
-from maqd_snn.layers import NormSpike, Part
+from maqd_snn.layers import NormSpike, Part, Readout
 
 INPUT = "input"
 
@@ -101,6 +101,18 @@ class SpikingNetwork(nn.Module):
         part = self.parts[name]
         assert isinstance(part, Part)  # ModuleDict forgets the type; only parts are ever put in
         return part
+
+    @property
+    def readout(self) -> Readout:
+        """The last part, which must be a `Readout` for a network that is to be trained."""
+        part = self.part(self.names[-1])
+        if not isinstance(part, Readout):
+            raise MaqdError(f"the last part must be a Readout, but {self.names[-1]!r} is a {type(part).__name__}")
+        return part
+
+    def spiking_names(self) -> list[str]:
+        """Return the names of the parts that emit spikes."""
+        return [name for name in self.names if isinstance(self.part(name), NormSpike)]
 
     def wide_parts(self) -> list[str]:
         """Return the names of the parts whose worst case reaches 2^24, so that eval runs them in float64."""

@@ -336,11 +336,13 @@ class Readout(Part):
 
     def forward(self, *values: Tensor) -> Tensor:
         z = values[0]
-        if self.training:
-            return self.log_g.exp() * (z + self.codes())
-        if self.quantized:
+        if self.quantized and not self.training:
             return z.double() + self.codes().double()
         return self.log_g.exp() * (z + self.codes())
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Return the logits g*(z + r) for what eval mode returned: the integer scores, or the float twin's logits."""
+        return self.log_g.exp() * scores if self.quantized else scores
 
 
 NORMALIZATIONS = {"lbn": "layer", "lbn-sample": "sample", "lbn-channel-mean": "channel-mean", "batchnorm": "batch"}

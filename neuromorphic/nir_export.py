@@ -2,8 +2,8 @@
 
 NIR has no multi-level neuron. A level in low..high is therefore carried by m = high - low binary neurons per unit, of
 which number i stands for level j = low + 1 + i: for j > 0 it fires where the level is at least j and counts +1; for
-j <= 0 it fires where the level is below j and counts -1. So level = sum_i sign_i * spike_i, and silence is level 0, which
-keeps zero padding right. Neuron i of channel c is channel c*m + i of its node.
+j <= 0 it fires where the level is below j and counts -1. So level = sum_i sign_i * spike_i, and silence is level 0,
+which keeps zero padding right. Neuron i of channel c is channel c*m + i of its node.
 
 A neuron gets theta + drive as input, drive being an integer plus one half, and fires where that exceeds its threshold
 theta: no tie exists. Where m > 1, a neuron-free node sums the spikes back to levels before the next product (role
@@ -83,6 +83,7 @@ def nir_graph(net: IntegerNetwork) -> Any:
     # Readers do not add up edges into an Output.
     (source,) = value.sources if len(value.sources) == 1 else (builder.identity(last, value),)
     builder.add(last, "output", (source,), builder.nir.Output({"output": np.array(value.shape)}))
+    # All on the graph: nir before 1.0.5 or so cannot read metadata on Input, Output, Conv2d.
     metadata = {
         "library": f"maqd-snn {__version__}",
         "form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit",
@@ -90,6 +91,7 @@ def nir_graph(net: IntegerNetwork) -> Any:
         "zero_point": net.input.zero_point,
         "time_steps": 1,
         "state": "every sample starts from rest",
+        "nodes": json.dumps(builder.notes),
         "provenance": json.dumps(net.provenance, sort_keys=True),
     }
     return builder.nir.NIRGraph(builder.nodes, builder.edges, metadata=metadata)
@@ -111,12 +113,13 @@ def write_nir(net: IntegerNetwork, path: Path) -> None:
 
 
 class _Builder:
-    """Collects nodes and edges; `values` holds the ops' outputs by op name."""
+    """Collects nodes, edges and notes on nodes by node name; `values` holds the ops' outputs by op name."""
 
     def __init__(self, net: IntegerNetwork, nir: Any) -> None:
         self.net, self.nir = net, nir
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
+        self.notes: dict[str, dict[str, Any]] = {}
         self.values: dict[str, Value] = {}
         self.op = {op.name: op for op in net.ops}
         self._plain: dict[str, Value] = {}
@@ -124,9 +127,9 @@ class _Builder:
     def add(self, op: Op, role: str, sources: Sequence[str], node: Any) -> str:
         """Add a node of the op, and edges from its sources; return its name."""
         # Numbered, names are unique, sort in topological order (HDF5 sorts them) and clash with no attribute of the
-        # modules that readers make of them; readers paste names into code they generate, so they hold plain letters only.
+        # modules that readers make of them. Readers paste names into code they generate: plain letters only.
         name = f"{len(self.nodes):03d}_{re.sub(r'[^A-Za-z0-9_]', '_', op.name)}" + (f"_{role}" if role else "")
-        node.metadata.update({"op": op.name, "op_type": type(op).__name__, "role": role or type(op).__name__})
+        self.notes[name] = {"op": op.name, "role": role or type(op).__name__}
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
         return name
@@ -209,10 +212,12 @@ class _Builder:
         taken = self.op[op.inputs[0]]
         if m == 1 and isinstance(taken, ops.Conv2d | ops.Linear) and len(self.net.consumers(taken.name)) == 1:
             # The product has no other reader: it can carry sign and bias itself.
-            node = self.nodes[value.sources[0]]
-            node.weight = (node.weight.T * scale[:, 0]).T.astype(np.float32)
+            (name,) = value.sources
+            node = self.nodes[name]
+            per_row = (-1, *(1,) * (node.weight.ndim - 1))
+            node.weight = (node.weight * scale.reshape(per_row)).astype(np.float32)
             node.bias = bias[:, 0].astype(np.float32)
-            node.metadata["carries"] = op.name
+            self.notes[name]["carries_bias_of"] = op.name
             return value.sources
         matrix = np.zeros((channels * m, channels))
         rows = np.arange(channels * m)
@@ -228,8 +233,6 @@ class _Builder:
         sources = self.scaled(op, value, scale, theta + offset)
         shape = (scale.size, *value.shape[1:])
         node = self.nir.IF(r=np.ones(shape, np.float32), v_threshold=np.full(shape, theta, np.float32))
-        if theta == 1:
-            node.metadata["readers"] = "a neuron fires once at most; a reader that lets it fire more often must cap it"
         return self.add(op, "", sources, node)
 
 
@@ -263,8 +266,9 @@ def _exact(builder: _Builder, op: Op) -> None:
 def _input(builder: _Builder, op: ops.Input) -> Value:
     _exact(builder, op)
     node = builder.nir.Input({"input": np.array(op.shape)})
-    node.metadata.update({"zero_point": op.zero_point, "low": op.low, "high": op.high, "codes": op.kind})
-    return Value((builder.add(op, "", (), node),), op.shape)
+    name = builder.add(op, "", (), node)
+    builder.notes[name] |= {"zero_point": op.zero_point, "low": op.low, "high": op.high, "kind": op.kind}
+    return Value((name,), op.shape)
 
 
 def _conv2d(builder: _Builder, op: ops.Conv2d) -> Value:
@@ -301,7 +305,7 @@ def _threshold(builder: _Builder, op: ops.Threshold) -> Value:
     thresholds = op.thresholds.clamp(-bound - 1, bound + 1).numpy()  # (C, m)
     # Level j is reached where direction * (z - theta_j) + 1/2 > 0, and is not where the negative of that is.
     name = builder.neurons(op, value, signs * direction, signs * (0.5 - direction * thresholds), bound)
-    builder.nodes[name].metadata.update({"low": op.low, "high": high, "signs": json.dumps(signs.tolist())})
+    builder.notes[name] |= {"low": op.low, "high": high, "signs": signs.tolist()}
     return Value((name,), value.shape, tuple(signs.tolist()), spikes=True)
 
 
@@ -326,7 +330,7 @@ def _max_pool(builder: _Builder, op: ops.MaxPool2d) -> Value:
     shape = builder.net.shapes[op.name]
     pooled = Value((counts,), (spikes, *shape[1:]))
     name = builder.neurons(op, pooled, np.ones_like(needed), 0.5 - needed, area)
-    builder.nodes[name].metadata["signs"] = json.dumps(value.signs)
+    builder.notes[name]["signs"] = list(value.signs)
     return Value((name,), shape, value.signs, spikes=True)
 
 

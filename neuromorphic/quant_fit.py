@@ -65,7 +65,7 @@ def fit_quant(thresholds: Integers, direction: Integers, low: int, bound: int) -
     # at both ends, agree everywhere.
     ends = np.full((len(theta), 1), bound)
     points = np.clip(np.concatenate([theta, theta - 1, ends, -ends], axis=1), -bound, bound)
-    expected = low + (points[:, :, None] >= theta[:, None, :]).sum(2) if n <= 16 else _count(points, theta, low)
+    expected = low + np.stack([np.searchsorted(row, at, side="right") for row, at in zip(theta, points, strict=True)])
     got = levels_in_float32(points * direction[:, None], a, d, low, low + n)
     return QuantFit(a, d, (got == expected).all(1))
 
@@ -76,11 +76,6 @@ def levels_in_float32(
     """Return round_half_even(clip(A*z + D, low, high)) for z (C, points), product and sum each rounded to float32."""
     product = z.astype(np.float32) * multiplier[:, None]
     return np.round(np.clip(product + offset[:, None], np.float32(low), np.float32(high)))
-
-
-def _count(points: Integers, theta: Integers, low: int) -> Integers:
-    # The same as the comparison of all pairs, without its (C, points, n) memory.
-    return low + np.stack([np.searchsorted(row, at, side="right") for row, at in zip(theta, points, strict=True)])
 
 
 def _widest(theta: Integers, low: int, bound: int) -> tuple[Floats, Floats]:

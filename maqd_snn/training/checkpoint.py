@@ -1,0 +1,83 @@
+"""Checkpoints in safetensors: tensors and JSON, never pickle; written atomically.
+
+A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`) and one JSON text under the metadata key
+`state`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.files import atomic_path
+
+VERSION = 1
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON state to `path`, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps({"version": VERSION, **state})
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={"state": text})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what `write_tensors` wrote.
+
+    Raises:
+        MaqdError: no such file; damaged, truncated, foreign, or from a newer version.
+    """
+    if not path.is_file():
+        raise MaqdError(f"there is no checkpoint {str(path)!r}; train first, or give the folder of a run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise MaqdError(f"{str(path)!r} is not a usable checkpoint: it is damaged or foreign ({error})") from error
+    if not isinstance(state, dict) or not isinstance(state.get("version"), int):
+        raise MaqdError(f"{str(path)!r} is not a usable checkpoint: its state is damaged")
+    if state["version"] > VERSION:
+        raise MaqdError(f"{str(path)!r} has checkpoint version {state['version']}, newer than {VERSION}; update maqd-snn")
+    return tensors, state
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under `prefix.` names."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix.`, without it."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's state as `<parameter number>.<name>` tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": torch.as_tensor(v) for number, slots in state.items() for name, v in slots.items()
+            if v is not None}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restore what `optimizer_tensors` returned; learning rates and decay stay those of the optimizer."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, slot = name.split(".", 1)
+        state.setdefault(int(number), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_model(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load the tensors into the model; names and shapes must be the model's. `where` is named in errors."""
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise MaqdError(f"{where} does not fit the model of its recipe: {str(error).splitlines()[-1].strip()}") from error

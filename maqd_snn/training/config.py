@@ -1,0 +1,154 @@
+"""The configuration of a run: one frozen record, validated on construction; every field can be set by name."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from maqd_snn.datasets import DATASETS
+from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.models import MODELS, Quantization
+from maqd_snn.surrogate import SURROGATES
+from maqd_snn.training.augment import AUGMENTATIONS
+from maqd_snn.training.optimize import OPTIMIZERS, SCHEDULES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how. Defaults are those of `vgg` networks; recipes are named functions.
+
+    Attributes:
+        name: of the recipe. dataset, model: names of `datasets.DATASETS` and `models.MODELS`. plan: layer widths.
+        act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
+        layers; None is the float twin. signed, norm, surrogate, weight_step, pool_first: see `build`.
+        zero_point: input code that stands for zero; None takes the mean code of the training images.
+        epochs, batch_size, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
+        schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
+        label_smoothing: in [0, 1). augment: a name of `AUGMENTATIONS`.
+    """
+
+    name: str
+    dataset: str
+    model: str = "vgg"
+    plan: str | None = None
+    act_states: int | None = 2
+    weight_states: int | None = 3
+    edge_states: int | None = 255
+    signed: bool = False
+    norm: str = "lbn"
+    surrogate: str = "rectangle"
+    weight_step: float | None = None
+    pool_first: bool = False
+    zero_point: int | None = None
+    epochs: int = 10
+    batch_size: int = 128
+    seed: int = 0
+    optimizer: str = "adamw"
+    lr: float = 6e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    schedule: str = "onecycle"
+    warmup: float = 0.25
+    label_smoothing: float = 0.1
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        for kind, name, choices in (
+            ("dataset", self.dataset, DATASETS),
+            ("model", self.model, MODELS),
+            ("surrogate", self.surrogate, SURROGATES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("augmentation", self.augment, AUGMENTATIONS),
+        ):
+            if name not in choices:
+                raise unknown_name(kind, name, choices)
+        self.quantization()
+        for field_name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, field_name) < least:
+                raise MaqdError(f"{field_name} must be at least {least}, got {getattr(self, field_name)}")
+        if not self.lr > 0:
+            raise MaqdError(f"lr must be above 0, got {self.lr}")
+        for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing"):
+            if not 0 <= getattr(self, field_name) < 1:
+                raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
+
+    def quantization(self) -> Quantization:
+        """Return the states, normalization and surrogate that the model is built with; raises MaqdError."""
+        return Quantization(
+            act_states=self.act_states,
+            weight_states=self.weight_states,
+            edge_states=None if self.weight_states is None else self.edge_states,
+            signed=self.signed,
+            norm=self.norm,
+            surrogate=self.surrogate,
+            weight_step=self.weight_step,
+            pool_first=self.pool_first,
+        )
+
+    def to_json(self) -> str:
+        """Return the fields as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_dict(values: Any, where: str) -> "Recipe":
+        """Return the recipe of plain values, as `to_json` writes them; `where` is named in errors.
+
+        Raises:
+            MaqdError: not a table of this form, a wrong type, or a value that construction refuses.
+        """
+        if not isinstance(values, dict):
+            raise MaqdError(f"{where} holds no recipe")
+        unknown = sorted(set(values) - set(FIELD_TYPES))
+        if unknown or not {"name", "dataset"} <= set(values):
+            raise MaqdError(f"{where} holds no recipe of this version (unknown or missing fields: {unknown})")
+        for name, value in values.items():
+            if not _fits(value, FIELD_TYPES[name]):
+                raise MaqdError(f"{where}: the recipe's {name} has the value {value!r}, expected {_words(name)}")
+        return Recipe(**values)
+
+
+FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for name, hint in get_type_hints(Recipe).items()
+    if name in {f.name for f in fields(Recipe)}
+}
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, kinds) or (isinstance(value, int) and float in kinds)
+
+
+def _words(name: str) -> str:
+    words = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "'none'"}
+    return " or ".join(words[kind] for kind in FIELD_TYPES[name])
+
+
+def parse_field(name: str, text: str) -> Any:
+    """Return the value of the recipe field `name` that a command line's `text` stands for.
+
+    >>> parse_field("act_states", "none"), parse_field("lr", "1e-3"), parse_field("signed", "true")
+    (None, 0.001, True)
+    """
+    kinds = FIELD_TYPES[name]
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    if bool in kinds:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+    elif int in kinds or float in kinds:
+        kind = int if int in kinds else float
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    else:
+        return text
+    raise MaqdError(f"--{name.replace('_', '-')} expects {_words(name)}, got {text!r}")
+
+
+def override(recipe: Recipe, values: dict[str, Any]) -> Recipe:
+    """Return the recipe with some fields replaced."""
+    return replace(recipe, **values)

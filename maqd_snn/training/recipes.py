@@ -1,0 +1,48 @@
+"""Named recipes: each a function that returns a frozen, validated configuration."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from maqd_snn.errors import unknown_name
+from maqd_snn.training.config import Recipe
+
+
+def digits() -> Recipe:
+    """scikit-learn's 8x8 scans; a minute on two cores."""
+    return Recipe(name="digits", dataset="digits", plan="32-64-M-128-128-M", epochs=40, batch_size=64, augment="shift1")
+
+
+def mnist() -> Recipe:
+    """MNIST, a small convolutional network."""
+    return Recipe(name="mnist", dataset="mnist", plan="16-M-32-32-M-64-M", epochs=6, augment="shift2")
+
+
+def cifar10_vgg() -> Recipe:
+    """CIFAR-10, 0.3 M weights, about two minutes an epoch on two cores."""
+    return Recipe(
+        name="cifar10-vgg", dataset="cifar10", plan="32-M-64-64-M-128-128-M", epochs=20, augment="crop-flip"
+    )
+
+
+def cifar10_resnet() -> Recipe:
+    """CIFAR-10, pre-activation ResNet-20."""
+    return Recipe(
+        name="cifar10-resnet",
+        dataset="cifar10",
+        model="resnet",
+        plan="16-16-16-32-32-32-64-64-64",
+        epochs=40,
+        augment="crop-flip",
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+    {"digits": digits, "mnist": mnist, "cifar10-vgg": cifar10_vgg, "cifar10-resnet": cifar10_resnet}
+)
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe of this name; unknown names list the choices."""
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]()

@@ -1,0 +1,122 @@
+"""A plain interpreter of NIR graphs: one time step from rest, float32, every node as the NIR specification words it.
+
+It shares no code with the export and knows nothing of integer networks, so it can judge a file by itself.
+Axis letters: B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.tensor(np.asarray(array), dtype=torch.float32)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = np.broadcast_to(np.asarray(value), 2)
+    return int(height), int(width)
+
+
+def _affine(node: Any, x: Tensor) -> Tensor:
+    return x @ _tensor(node.weight).T + _tensor(node.bias)
+
+
+def _linear(node: Any, x: Tensor) -> Tensor:
+    return x @ _tensor(node.weight).T
+
+
+def _conv2d(node: Any, x: Tensor) -> Tensor:
+    stride, padding, dilation = _pair(node.stride), _pair(node.padding), _pair(node.dilation)
+    return F.conv2d(x, _tensor(node.weight), _tensor(node.bias), stride, padding, dilation, int(node.groups))
+
+
+def _sum_pool2d(node: Any, x: Tensor) -> Tensor:
+    (height, width), (pad_h, pad_w) = _pair(node.kernel_size), _pair(node.padding)
+    windows = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    stride_h, stride_w = _pair(node.stride)
+    return windows.unfold(2, height, stride_h).unfold(3, width, stride_w).sum((-2, -1))
+
+
+def _flatten(node: Any, x: Tensor) -> Tensor:
+    # NIR's axes do not count the batch.
+    start, end = (int(axis) + 1 if axis >= 0 else int(axis) for axis in (node.start_dim, node.end_dim))
+    return x.flatten(start, end)
+
+
+def _integrate_and_fire(node: Any, x: Tensor) -> Tensor:
+    # From rest, one step of dv/dt = r x leaves v = r x; what it is reset to no longer matters.
+    return (_tensor(node.r) * x > _tensor(node.v_threshold)).to(torch.float32)
+
+
+# By node type name, so that reading graphs needs no import of `nir`.
+NODES: Mapping[str, Callable[[Any, Tensor], Tensor]] = MappingProxyType(
+    {
+        "Input": lambda node, x: x,
+        "Output": lambda node, x: x,
+        "Affine": _affine,
+        "Linear": _linear,
+        "Conv2d": _conv2d,
+        "SumPool2d": _sum_pool2d,
+        "Flatten": _flatten,
+        "IF": _integrate_and_fire,
+    }
+)
+
+
+def topological_order(graph: Any) -> list[str]:
+    """Return the names of the nodes of a `nir.NIRGraph`, each after all nodes that feed it.
+
+    Raises:
+        MaqdError: an edge to or from no node; a cycle; a node other than the Input that nothing feeds.
+    """
+    feeding: dict[str, set[str]] = {name: set() for name in graph.nodes}
+    for source, target in graph.edges:
+        if source not in feeding or target not in feeding:
+            raise MaqdError(f"the NIR graph has an edge {source!r} -> {target!r} to or from a node that does not exist")
+        feeding[target].add(source)
+    for name, sources in feeding.items():
+        if not sources and type(graph.nodes[name]).__name__ != "Input":
+            raise MaqdError(f"the node {name!r} of the NIR graph has no input")
+    order: list[str] = []
+    while feeding:
+        ready = [name for name, sources in feeding.items() if not sources]
+        if not ready:
+            raise MaqdError("the NIR graph has a cycle; only feed-forward graphs can be run in a single step")
+        order += ready
+        for name in ready:
+            del feeding[name]
+        for sources in feeding.values():
+            sources.difference_update(ready)
+    return order
+
+
+@torch.no_grad()
+def run_nir(graph: Any, inputs: Tensor) -> dict[str, Tensor]:
+    """Return the output of every node by name, for one step from rest; edges into one node add up.
+
+    Args:
+        graph: a `nir.NIRGraph` of the node types in `NODES`.
+        inputs: (B, *input shape), what the Input node is fed.
+
+    Raises:
+        MaqdError: a node type that is not in `NODES`; a graph that is not feed-forward.
+    """
+    outputs: dict[str, Tensor] = {}
+    for name in topological_order(graph):
+        node = graph.nodes[name]
+        kind = type(node).__name__
+        if kind not in NODES:
+            raise MaqdError(f"node {name!r} is a {kind}; maqd-snn's NIR interpreter runs only: {', '.join(NODES)}")
+        sources = [outputs[source] for source, target in graph.edges if target == name]
+        value = inputs.to(torch.float32) if kind == "Input" else torch.stack(sources).sum(0)
+        outputs[name] = NODES[kind](node, value)
+    return outputs
