@@ -83,7 +83,7 @@ def nir_graph(net: IntegerNetwork) -> Any:
     # Readers do not add up edges into an Output.
     (source,) = value.sources if len(value.sources) == 1 else (builder.identity(last, value),)
     builder.add(last, "output", (source,), builder.nir.Output({"output": np.array(value.shape)}))
-    # All on the graph: nir before 1.0.5 or so cannot read metadata on Input, Output, Conv2d.
+    # All of it on the graph: nir 1.0.4, which sinabs needs, cannot read metadata on Input, Output or Conv2d.
     metadata = {
         "library": f"maqd-snn {__version__}",
         "form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit",
@@ -98,7 +98,7 @@ def nir_graph(net: IntegerNetwork) -> Any:
 
 
 def write_nir(net: IntegerNetwork, path: Path) -> None:
-    """Write `nir_graph(net)` to `path`, atomically, in a form that every nir from 1.0.4 on reads.
+    """Write `nir_graph(net)` to `path`, atomically, in a form that nir 1.0.4 to 1.0.8 read (1.0.5 without SumPool2d).
 
     Raises:
         MaqdError: as `nir_graph`, or an unwritable path.

@@ -46,7 +46,8 @@ QONNX_DOMAIN = "qonnx.custom_op.general"
 QONNX_VERSION = 1
 BATCH = "batch"
 
-# Up to here a node per level is faster than one comparison along an axis of levels, and above it the files would be long.
+# Up to here each level has its own comparison; above, all levels are compared along an axis, which is about as fast, takes
+# n times the memory, and keeps the number of nodes small.
 LEVELS_BY_NODES = 15
 
 
@@ -185,8 +186,8 @@ class _Graph:
             return "float64"
         raise MaqdError(
             f"{op.name}: its accumulators can reach {worst}, from 2^24 on float32 is not exact, and the format "
-            f"{self.form.name!r} has no {type(op).__name__} in float64; train the layer with fewer weight states, or "
-            "with fewer activation states or connections before it"
+            f"{self.form.name!r} has no {type(op).__name__} in float64; train with fewer weight or activation states "
+            "or connections there, or, where the layer takes the input, with a zero point amid its range"
         )
 
     def annotate(self, value: Value, low: int, high: int) -> None:

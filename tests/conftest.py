@@ -16,6 +16,9 @@ from maqd_snn import IntegerNetwork, SpikingNetwork
 settings.register_profile("maqd", deadline=None)
 settings.load_profile("maqd")
 
+# The tensors of the tests are small: a second thread only waits for the first, and for whoever shares the cores.
+torch.set_num_threads(1)
+
 MakeModel = Callable[..., SpikingNetwork]
 
 SMALL: dict[str, dict[str, Any]] = {

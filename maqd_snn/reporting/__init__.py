@@ -1,0 +1,1 @@
+"""Reports: plain values in, a page or a table out."""

@@ -1,0 +1,229 @@
+"""A run: one folder that holds a recipe, its training, its integer network, exports and report.
+
+    recipe.json  metrics.csv  checkpoint.safetensors  model.safetensors  network.h5
+    network.nir  network.onnx  network.qonnx.onnx  report.json  report.html
+"""
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maqd_snn._version import __version__
+from maqd_snn.datasets import Splits
+from maqd_snn.errors import MaqdError, MissingExtraError
+from maqd_snn.files import write_text
+from maqd_snn.folding import fold
+from maqd_snn.graph import SpikingNetwork
+from maqd_snn.integer import IntegerNetwork, load
+from maqd_snn.neuromorphic import FORMATS, Check, export, verify
+from maqd_snn.pricing import baselines, energy
+from maqd_snn.simulation import SimulationReport, simulate
+from maqd_snn.training import Fit, Recipe, fit
+from maqd_snn.training.checkpoint import write_tensors
+from maqd_snn.training.fit import batches
+
+RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
+    "recipe.json",
+    "network.h5",
+    "model.safetensors",
+    "report.json",
+    "report.html",
+)
+REPORT_SCHEMA = 1
+SIMULATION_BATCH = 100
+FILE_OF_FORMAT: Mapping[str, str] = {"nir": "network.nir", "onnx": "network.onnx", "qonnx": "network.qonnx.onnx"}
+
+
+def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Create the folder of a run and write its recipe, or accept an existing one.
+
+    Raises:
+        MaqdError: the folder holds a run and neither `resume` nor `overwrite` is given; `resume` with another recipe;
+            the folder holds something else; it cannot be written.
+    """
+    file = out / RECIPE
+    if out.exists() and not out.is_dir():
+        raise MaqdError(f"{str(out)!r} is a file; give a folder with --out")
+    if file.is_file():
+        if resume:
+            if asdict(read_recipe(out)) != asdict(recipe):
+                raise MaqdError(f"{str(out)!r} holds a run of another recipe; give its options, or another --out")
+            return
+        if not overwrite:
+            raise MaqdError(f"{str(out)!r} holds another run; give --resume, --overwrite or another --out")
+        for path in out.iterdir():
+            if path.is_file() and path.name in {RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML, "metrics.csv",
+                                                "checkpoint.safetensors", *FILE_OF_FORMAT.values()}:
+                path.unlink()
+    elif out.is_dir() and any(out.iterdir()):
+        raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaqdError(f"cannot create the folder {str(out)!r}: {error.strerror}; give another with --out") from error
+    write_text(file, recipe.to_json())
+
+
+def read_recipe(run: Path) -> Recipe:
+    """Return the recipe of a run; raises MaqdError where the folder holds none."""
+    file = run / RECIPE
+    if not file.is_file():
+        raise MaqdError(f"{str(run)!r} holds no run (no {RECIPE}); give the folder that `maqd train` or `maqd run` wrote")
+    return Recipe.from_dict(_json(file), str(file))
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MaqdError(f"{str(file)!r} is damaged: it is no JSON text ({error})") from error
+
+
+def train(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> IntegerNetwork:
+    """Train, fold, and write the model of the best epoch and its integer network; return the network."""
+    result = fit(recipe, splits, out, resume, quiet)
+    history = [asdict(entry) for entry in result.history]
+    write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})
+    check = check_folding(result.model, net := fold(result.model), splits)
+    net = IntegerNetwork(net.ops, _provenance(recipe, result, net, check))
+    net.save(out / NETWORK)
+    return net
+
+
+@dataclass(frozen=True)
+class FoldCheck:
+    """Outputs of `model.eval()` against the integer network's, op by op: how many were compared, how many differ."""
+
+    samples: int
+    values: int
+    mismatches: int
+
+
+@torch.no_grad()
+def check_folding(model: SpikingNetwork, net: IntegerNetwork, splits: Splits, samples: int = 100) -> FoldCheck:
+    """Compare every value of every op on the first validation images."""
+    codes = splits.validation.codes[:samples]
+    theirs, ours = model.eval().trace(codes), net.trace(codes)
+    mismatches = sum(int((theirs[name].double() != value.double()).sum()) for name, value in ours.items())
+    return FoldCheck(len(codes), sum(value.numel() for value in ours.values()), mismatches)
+
+
+def _provenance(recipe: Recipe, result: Fit, net: IntegerNetwork, check: FoldCheck) -> dict[str, Any]:
+    return {
+        **net.provenance,
+        "recipe": asdict(recipe),
+        "best_epoch": result.best.epoch,
+        "validation_accuracy": result.best.validation_accuracy,
+        "history": [asdict(entry) for entry in result.history],
+        "fold_check": asdict(check),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def simulate_run(net: IntegerNetwork, splits: Splits) -> SimulationReport:
+    """Run the network on the whole test set."""
+    return simulate(net, batches(splits.test, SIMULATION_BATCH))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One exported file and its verification; or why there is none."""
+
+    format: str
+    file: str | None
+    check: Check | None
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        check = None if self.check is None else self.check.to_dict()
+        return {"format": self.format, "file": self.file, "check": check, "problem": self.problem}
+
+
+def export_run(
+    net: IntegerNetwork, out: Path, codes: Tensor, formats: Iterable[str] | None = None
+) -> list[Exported]:
+    """Export to each format and verify each file on `codes`.
+
+    With formats None every format is tried, and what cannot be done (a missing package, an op that the format cannot
+    express) is returned as a problem; a format asked for by name raises instead.
+    """
+    results = []
+    for name in FORMATS if formats is None else formats:
+        target = out / FILE_OF_FORMAT.get(name, f"network.{name}")
+        try:
+            export(net, target, name)
+            results.append(Exported(name, target.name, verify(target, net, codes)))
+        except MissingExtraError as error:
+            if formats is not None:
+                raise
+            results.append(Exported(name, target.name if target.exists() else None, None, str(error)))
+        except MaqdError as error:
+            if formats is not None:
+                raise
+            results.append(Exported(name, None, None, str(error)))
+    return results
+
+
+def make_report(
+    net: IntegerNetwork, splits: Splits, simulation: SimulationReport, exports: list[Exported], profiles: Iterable[str]
+) -> dict[str, Any]:
+    """Return everything that `report.json` holds, as plain values."""
+    provenance = dict(net.provenance)
+    history = provenance.pop("history", [])
+    return {
+        "schema": REPORT_SCHEMA,
+        "library": f"maqd-snn {__version__}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "dataset": asdict(splits.test.card),
+        "recipe": provenance.pop("recipe", {}),
+        "provenance": provenance,
+        "history": history,
+        "accuracy": {"test": simulation.accuracy, "validation": provenance.get("validation_accuracy")},
+        "simulation": simulation.to_dict(),
+        "energy": {name: energy(simulation, name).to_dict() for name in profiles},
+        "baselines": [asdict(baseline) for baseline in baselines(simulation)],
+        "exports": [entry.to_dict() for entry in exports],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures depend on: versions, processor count and threads."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def read_network(run_or_file: Path) -> IntegerNetwork:
+    """Return the integer network of a run folder, or of a network file."""
+    return load(run_or_file / NETWORK if run_or_file.is_dir() else run_or_file)
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """Return `report.json` of a run.
+
+    Raises:
+        MaqdError: there is none, or it is damaged or of a newer schema.
+    """
+    file = run / REPORT_JSON
+    if not file.is_file():
+        raise MaqdError(f"{str(run)!r} has no {REPORT_JSON} yet; make it with: maqd report {run}")
+    values = _json(file)
+    if not isinstance(values, dict) or values.get("schema") != REPORT_SCHEMA:
+        raise MaqdError(f"{str(file)!r} is not a report of schema {REPORT_SCHEMA}; make it again with: maqd report {run}")
+    return values
