@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="maqd",
-        description="Train single-step spiking networks, fold them exactly into integer networks, count, price, export.",
+        description="Train single-step spiking networks, fold them exactly into integers, count, price, export, verify.",
         epilog="`maqd COMMAND --help` tells more. Start with: maqd run digits",
     )
     parser.add_argument("--version", action="version", version=f"maqd-snn {__version__}")
@@ -84,14 +84,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(function=function)
     return parser
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-root", type=Path, help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)"
+    )
     parser.add_argument("--download", action="store_true", help="fetch a dataset that is missing")
 
 
@@ -114,7 +119,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         if len(line) + len(_flag(name)) > 76:
             lines, line = [*lines, line], ""
         line += f"  {_flag(name)}"
-    parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join([*lines, line])
+    parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join(
+        [*lines, line]
+    )
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +182,7 @@ def _formats(options: Command) -> list[str] | None:
 def _start(options: Command) -> tuple[Recipe, Any, Path]:
     from maqd_snn.datasets import load_splits
     from maqd_snn.runs import open_run
-    from maqd_snn.training.fit import build_model
+    from maqd_snn.training.loop import build_model
 
     recipe = _recipe(options)
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
@@ -225,7 +232,9 @@ def _report(options: Command) -> int:
     return _exit_code(_write_report(options, net, splits, simulation, exports, profiles, options.run))
 
 
-def _write_report(options: Command, net: Any, splits: Any, simulation: Any, exports: Any, profiles: Any, out: Path) -> Any:
+def _write_report(
+    options: Command, net: Any, splits: Any, simulation: Any, exports: Any, profiles: Any, out: Path
+) -> Any:
     from maqd_snn.reporting.html import html_report
     from maqd_snn.reporting.text import text_report
     from maqd_snn.runs import REPORT_HTML, REPORT_JSON, make_report
@@ -250,7 +259,7 @@ def _eval(options: Command) -> int:
     from maqd_snn.datasets import load_splits
     from maqd_snn.errors import unknown_name
     from maqd_snn.runs import SIMULATION_BATCH, read_network, read_recipe
-    from maqd_snn.training.fit import batches
+    from maqd_snn.training.loop import batches
 
     recipe, net = read_recipe(options.run), read_network(options.run)
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
@@ -286,7 +295,9 @@ def _verify(options: Command) -> int:
 
     samples = _positive(options.samples, "--samples")
     if not options.file.is_file():
-        raise MaqdError(f"there is no exported file {str(options.file)!r}; write it with: maqd export RUN --format NAME")
+        raise MaqdError(
+            f"there is no exported file {str(options.file)!r}; write it with: maqd export RUN --format NAME"
+        )
     net = read_network(options.against or options.file.parent)
     recipe = Recipe.from_dict(net.provenance.get("recipe"), "the network's provenance")
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)

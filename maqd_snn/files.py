@@ -29,7 +29,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise MaqdError(f"expected a file name to write to, but {str(target)!r} is a folder; give a name inside it")
     if not target.parent.is_dir():
-        raise MaqdError(f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist; create it first")
+        raise MaqdError(
+            f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist; create it first"
+        )
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary

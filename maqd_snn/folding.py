@@ -23,11 +23,11 @@ Inputs = tuple[str, ...]
 
 
 def bisect_thresholds(a: Tensor, b: Tensor, low: int, n: int, bound: int) -> tuple[Tensor, Tensor]:
-    """Return (thresholds (C, n - low), direction (C,)) with which integer comparisons give `normalize_and_level` exactly.
+    """Return (thresholds (C, n - low), direction (C,)): integer comparisons that give `normalize_and_level` exactly.
 
     For a > 0: theta_j is the smallest integer z with level(z) >= j; for a < 0 (direction -1) the largest. Searched in
-    [-bound-1, bound+1] by bisection on the model's own float function; a level that is never reached gets the end that no
-    accumulator reaches, one that always is reached the other end. For a = 0 the level is a constant.
+    [-bound-1, bound+1] by bisection on the model's own float function; a level that is never reached gets the end that
+    no accumulator reaches, one that always is reached the other end. For a = 0 the level is a constant.
 
     Args:
         a, b: (C,) float32, finite.

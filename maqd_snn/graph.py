@@ -145,8 +145,9 @@ class SpikingNetwork(nn.Module):
     def _centred(self, codes: Tensor) -> Tensor:
         spec = self.input_spec
         if codes.ndim != 4 or tuple(codes.shape[1:]) != spec.shape:
-            raise MaqdError(f"input codes must have shape (batch, {', '.join(map(str, spec.shape))}), "
-                            f"got {tuple(codes.shape)}")
+            raise MaqdError(
+                f"input codes must have shape (batch, {', '.join(map(str, spec.shape))}), got {tuple(codes.shape)}"
+            )
         if not self.training and codes.numel():
             check_codes(int(codes.min()), int(codes.max()), spec.low, spec.high)
         return codes.float() - spec.zero_point

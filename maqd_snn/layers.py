@@ -98,7 +98,7 @@ class QuantizedProduct(Part):
         return worst
 
     def codes(self) -> Tensor:
-        """Return the integer weight codes (or, for states None, the standardized weights), in the shape of the weight."""
+        """Return the integer weight codes (for states None: the standardized weights), in the shape of the weight."""
         v = standardize(self.weight)
         return v if self.states is None else weight_codes(v, self.states, self.step)
 

@@ -111,7 +111,9 @@ def _widths(plan: str, letters: str, example: str) -> list[str]:
     steps = plan.split("-")
     for step in steps:
         if not (re.fullmatch(r"[1-9]\d{0,5}", step) or (step and step in letters)):
-            raise MaqdError(f"plan {plan!r} has the step {step!r}; expected layer widths joined by '-', as in {example!r}")
+            raise MaqdError(
+                f"plan {plan!r} has the step {step!r}; expected layer widths joined by '-', as in {example!r}"
+            )
     return steps
 
 
@@ -164,8 +166,8 @@ def resnet(spec: InputSpec, classes: int, q: Quantization, plan: str | None = No
 
     Each width is one block spike-conv-spike-conv; where it differs from the one before, the block halves the image.
     The residual stream is a sum of integer accumulators and starts behind the first spike; where a block's input is no
-    accumulator of the stream's scale and shape (the first block, or a wider one), a 1x1 convolution of the block's first
-    spike takes the place of the identity. It ends in a spike, a global sum-pool and the classifier.
+    accumulator of the stream's scale and shape (the first block, or a wider one), a 1x1 convolution of the block's
+    first spike takes the place of the identity. It ends in a spike, a global sum-pool and the classifier.
     """
     builder = _Builder(spec, q)
     widths = [int(width) for width in _widths(plan or "16-16-16-32-32-32-64-64-64", "", "16-16-32-32")]

@@ -15,7 +15,7 @@ from maqd_snn.errors import MaqdError, unknown_name
 
 @dataclass(frozen=True)
 class Reading:
-    """Over which axes the statistics are taken: `B` says whether the batch, `C` whether the channels are averaged over."""
+    """Over which axes, beside the positions, the statistics are taken."""
 
     mean_over_batch: bool
     mean_over_channels: bool
@@ -38,18 +38,18 @@ REFERENCE_BATCH = 128
 class FoldableNorm(nn.Module):
     """Normalize by batch statistics in training and by running ones at inference; gain and bias per channel.
 
-    y = gain * (z - mean) / sqrt(variance + eps) + bias, with mean = E[z] and variance = E[(z - mean)^2] over the axes of
-    the reading. Kept are the running mean and the running second moment E[z^2], in float64; the variance at inference is
-    derived from them (E[z^2] - mean^2, averaged over channels where there is one variance per layer). Both are linear in
-    the samples, so their expectation does not depend on the batch size. The share of a mini-batch of B samples is
-    1 - (1 - momentum)^(B/128), or B over all samples seen while that is larger: the memory is counted in samples,
-    not in steps, whatever the batch size.
+    y = gain * (z - mean) / sqrt(variance + eps) + bias, with mean = E[z] and variance = E[(z - mean)^2] over the axes
+    of the reading. Kept are the running mean and the running second moment E[z^2], in float64; the variance at
+    inference is derived from them (E[z^2] - mean^2, averaged over channels where there is one variance per layer).
+    Both are linear in the samples, so their expectation does not depend on the batch size. The share of a mini-batch
+    of B samples is 1 - (1 - momentum)^(B/128), or B over all samples seen while that is larger: the memory is counted
+    in samples, not in steps, whatever the batch size.
 
     Args:
         channels: C.
-        reading: `layer` (one mean and one variance over B, C, H, W: Layer-Batch Normalization), `sample` (over C, H, W of
-            each sample; running averages at inference), `channel-mean` (mean per channel over B, H, W, one variance per
-            layer), `batch` (mean and variance per channel over B, H, W: BatchNorm).
+        reading: `layer` (one mean and one variance over B, C, H, W: Layer-Batch Normalization), `sample` (over C, H, W
+            of each sample; running averages at inference), `channel-mean` (mean per channel over B, H, W, one variance
+            per layer), `batch` (mean and variance per channel over B, H, W: BatchNorm).
         eps: added to the variance, in squared accumulator units.
         momentum: share of the running estimates that 128 samples replace, in (0, 1].
 
@@ -90,7 +90,9 @@ class FoldableNorm(nn.Module):
         return f"{self.channels}, reading={self.reading!r}, eps={self.eps}, momentum={self.momentum}"
 
     def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a and b of y = a*z + b: of this batch in training (and update the running moments), else the folded ones.
+        """Return a and b of y = a*z + b: of this batch in training, else the folded ones.
+
+        Training updates the running moments.
 
         Shapes: (C,), or (B, C) for the reading `sample` in training.
         """

@@ -1,7 +1,7 @@
 """A run: one folder that holds a recipe, its training, its integer network, exports and report.
 
-    recipe.json  metrics.csv  checkpoint.safetensors  model.safetensors  network.h5
-    network.nir  network.onnx  network.qonnx.onnx  report.json  report.html
+recipe.json  metrics.csv  checkpoint.safetensors  model.safetensors  network.h5
+network.nir  network.onnx  network.qonnx.onnx  report.json  report.html
 """
 
 import json
@@ -29,7 +29,7 @@ from maqd_snn.pricing import baselines, energy
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Fit, Recipe, fit
 from maqd_snn.training.checkpoint import write_tensors
-from maqd_snn.training.fit import batches
+from maqd_snn.training.loop import batches
 
 RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
     "recipe.json",
@@ -61,8 +61,16 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         if not overwrite:
             raise MaqdError(f"{str(out)!r} holds another run; give --resume, --overwrite or another --out")
         for path in out.iterdir():
-            if path.is_file() and path.name in {RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML, "metrics.csv",
-                                                "checkpoint.safetensors", *FILE_OF_FORMAT.values()}:
+            if path.is_file() and path.name in {
+                RECIPE,
+                NETWORK,
+                MODEL,
+                REPORT_JSON,
+                REPORT_HTML,
+                "metrics.csv",
+                "checkpoint.safetensors",
+                *FILE_OF_FORMAT.values(),
+            }:
                 path.unlink()
     elif out.is_dir() and any(out.iterdir()):
         raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
@@ -77,7 +85,9 @@ def read_recipe(run: Path) -> Recipe:
     """Return the recipe of a run; raises MaqdError where the folder holds none."""
     file = run / RECIPE
     if not file.is_file():
-        raise MaqdError(f"{str(run)!r} holds no run (no {RECIPE}); give the folder that `maqd train` or `maqd run` wrote")
+        raise MaqdError(
+            f"{str(run)!r} holds no run (no {RECIPE}); give the folder that `maqd train` or `maqd run` wrote"
+        )
     return Recipe.from_dict(_json(file), str(file))
 
 
@@ -149,9 +159,7 @@ class Exported:
         return {"format": self.format, "file": self.file, "check": check, "problem": self.problem}
 
 
-def export_run(
-    net: IntegerNetwork, out: Path, codes: Tensor, formats: Iterable[str] | None = None
-) -> list[Exported]:
+def export_run(net: IntegerNetwork, out: Path, codes: Tensor, formats: Iterable[str] | None = None) -> list[Exported]:
     """Export to each format and verify each file on `codes`.
 
     With formats None every format is tried, and what cannot be done (a missing package, an op that the format cannot
@@ -225,5 +233,7 @@ def read_report(run: Path) -> dict[str, Any]:
         raise MaqdError(f"{str(run)!r} has no {REPORT_JSON} yet; make it with: maqd report {run}")
     values = _json(file)
     if not isinstance(values, dict) or values.get("schema") != REPORT_SCHEMA:
-        raise MaqdError(f"{str(file)!r} is not a report of schema {REPORT_SCHEMA}; make it again with: maqd report {run}")
+        raise MaqdError(
+            f"{str(file)!r} is not a report of schema {REPORT_SCHEMA}; make it again with: maqd report {run}"
+        )
     return values

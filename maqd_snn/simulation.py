@@ -212,7 +212,9 @@ def _codes_and_labels(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor 
     if len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
         codes, labels = batch
         if labels.shape != (len(codes),) or labels.is_floating_point():
-            raise MaqdError(f"labels must be integers of shape ({len(codes)},), got {labels.dtype} {tuple(labels.shape)}")
+            raise MaqdError(
+                f"labels must be integers of shape ({len(codes)},), got {labels.dtype} {tuple(labels.shape)}"
+            )
         return codes, labels
     raise MaqdError("each batch must be a tensor of codes or a pair (codes, labels)")
 

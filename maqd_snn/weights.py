@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ def _squared_error(step: float, states: int) -> float:
     top = largest_weight_code(states)
     levels = [step * code for code in range(-top, top + 1, 1 if states % 2 else 2)]
     error = 1.0 + levels[0] ** 2
-    for below, above in zip(levels, levels[1:], strict=False):
+    for below, above in pairwise(levels):
         boundary = (below + above) / 2
         density = math.exp(-boundary * boundary / 2) / math.sqrt(2 * math.pi)
         tail = math.erfc(boundary / math.sqrt(2)) / 2

@@ -37,9 +37,7 @@ class Check:
         return {**asdict(self), "ok": self.ok}
 
 
-def compare(
-    format_name: str, runtime: str, got: NDArray[Any], expected: NDArray[np.int64], note: str = ""
-) -> Check:
+def compare(format_name: str, runtime: str, got: NDArray[Any], expected: NDArray[np.int64], note: str = "") -> Check:
     """Return the `Check` of scores (samples, classes); any difference, also a fractional one, is a mismatch.
 
     Raises:

@@ -81,7 +81,7 @@ def nir_graph(net: IntegerNetwork) -> Any:
     last = net.ops[-1]
     value = builder.plain(last.name)
     # Readers do not add up edges into an Output.
-    (source,) = value.sources if len(value.sources) == 1 else (builder.identity(last, value),)
+    (source,) = value.sources if len(value.sources) == 1 else (builder.identity(last, "sum", value),)
     builder.add(last, "output", (source,), builder.nir.Output({"output": np.array(value.shape)}))
     # All of it on the graph: nir 1.0.4, which sinabs needs, cannot read metadata on Input, Output or Conv2d.
     metadata = {
@@ -188,10 +188,10 @@ class _Builder:
         weight = np.eye(shape[0])[:, :, None, None] * np.ones(op.kernel)
         return self.conv(op, role, sources, (shape[1], shape[2]), weight, op.stride, op.padding)
 
-    def identity(self, op: Op, value: Value) -> str:
+    def identity(self, op: Op, role: str, value: Value) -> str:
         """Add a node that outputs the plain value."""
         channels = value.shape[0]
-        return self.mix(op, "identity", value.sources, value.shape, np.eye(channels), np.zeros(channels))
+        return self.mix(op, role, value.sources, value.shape, np.eye(channels), np.zeros(channels))
 
     def plain(self, name: str) -> Value:
         """Return the output of the op of this name as a plain value; spikes are summed to levels, once."""
@@ -206,7 +206,7 @@ class _Builder:
             self._plain[name] = Value((levels,), value.shape)
         return self._plain[name]
 
-    def scaled(self, op: Op, value: Value, scale: Array, bias: Array) -> tuple[str, ...]:
+    def scaled(self, op: Op, role: str, value: Value, scale: Array, bias: Array) -> tuple[str, ...]:
         """Return the nodes that give scale[c, i] * value_c + bias[c, i] as channel c*m + i; scale, bias are (C, m)."""
         channels, m = scale.shape
         taken = self.op[op.inputs[0]]
@@ -222,7 +222,7 @@ class _Builder:
         matrix = np.zeros((channels * m, channels))
         rows = np.arange(channels * m)
         matrix[rows, rows // m] = scale.reshape(-1)
-        return (self.mix(op, "drive", value.sources, value.shape, matrix, bias.reshape(-1)),)
+        return (self.mix(op, role, value.sources, value.shape, matrix, bias.reshape(-1)),)
 
     def neurons(self, op: Op, value: Value, scale: Array, offset: Array, bound: int) -> str:
         """Add the neurons, number c*m + i of which fires where scale[c, i] * value_c + offset[c, i] > 0.
@@ -230,7 +230,7 @@ class _Builder:
         `bound` is the largest magnitude of the value; offsets are halves of magnitude bound + 3/2 at most.
         """
         theta = firing_threshold(op, bound)
-        sources = self.scaled(op, value, scale, theta + offset)
+        sources = self.scaled(op, "drive", value, scale, theta + offset)
         shape = (scale.size, *value.shape[1:])
         node = self.nir.IF(r=np.ones(shape, np.float32), v_threshold=np.full(shape, theta, np.float32))
         return self.add(op, "", sources, node)
@@ -347,7 +347,7 @@ def _add(builder: _Builder, op: ops.Add) -> Value:
         value = builder.plain(name)
         # Edges into one node add up, but NIR knows no edge twice: x + x takes a second node.
         again = bool(set(sources) & set(value.sources))
-        sources += (builder.identity(op, value),) if again else value.sources
+        sources += (builder.identity(op, "copy", value),) if again else value.sources
     return Value(sources, builder.net.shapes[op.name])
 
 
@@ -364,7 +364,7 @@ def _readout(builder: _Builder, op: ops.Readout) -> Value:
     _exact(builder, op)
     value = builder.plain(op.inputs[0])
     bias = op.bias.numpy()[:, None]
-    return Value(builder.scaled(op, value, np.ones_like(bias), bias), value.shape)
+    return Value(builder.scaled(op, "", value, np.ones_like(bias), bias), value.shape)
 
 
 NODES: Mapping[type[Op], Callable[[_Builder, Any], Value]] = MappingProxyType(

@@ -445,9 +445,7 @@ def _model(net: IntegerNetwork, form: _Form) -> Any:
         last = g.name_last(g.node("Cast", [last], number="int64", to=onnx.TensorProto.INT64), g.fresh("scores"))
 
     infos = [info for name, info in g.infos.items() if name != last.name]
-    graph = onnx.helper.make_graph(
-        g.nodes, "maqd_snn", g.inputs, [g.infos[last.name]], g.constants, value_info=infos
-    )
+    graph = onnx.helper.make_graph(g.nodes, "maqd_snn", g.inputs, [g.infos[last.name]], g.constants, value_info=infos)
     graph.quantization_annotation.extend(g.annotations)
     model = onnx.helper.make_model(
         graph,

@@ -1,7 +1,8 @@
 """Running ONNX files that `onnx_export` wrote: standard operators in onnxruntime, QONNX in qonnx's own executor.
 
-A file is data, never trusted: only the operators that the exporter writes are run, nothing is read from other files, and
-names of domains, which qonnx would import as Python modules, are compared with the two known ones first.
+A file is data, never trusted: only the operators that the exporter writes are run, nothing is read from other files, no
+tensor may be larger than the network's own, and names of domains, which qonnx would import as Python modules, are
+compared with the known ones first.
 """
 
 from collections.abc import Callable
@@ -16,16 +17,16 @@ from numpy.typing import NDArray
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic.check import Check, compare
-from maqd_snn.neuromorphic.onnx_export import BATCH, QONNX_DOMAIN, onnx_package
+from maqd_snn.neuromorphic.onnx_export import QONNX_DOMAIN, onnx_package
 
 # What protobuf can hold in one message; the exporter writes no file of several parts.
 LARGEST_FILE = 2**31 - 1
 
-# Elements of a batch's largest tensor: 64 MiB in float32.
-LARGEST_TENSOR = 2**24
+# Elements of the largest tensor of a batch: 64 MiB in float32.
+BATCH_ELEMENTS = 2**24
 
 STANDARD = frozenset(
-    "Add Cast Clip Conv Flatten GreaterOrEqual MatMul MaxPool Mul ReduceSum Relu Sub Unsqueeze".split()
+    ["Add", "Cast", "Clip", "Conv", "Flatten", "GreaterOrEqual", "MatMul", "MaxPool", "Mul", "ReduceSum", "Relu", "Sub", "Unsqueeze"]
 )
 QONNX = frozenset({"Quant", "MultiThreshold"})
 
@@ -50,13 +51,21 @@ def verify_onnx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64
     """
     try:
         model = _load(path)
-        qonnx = any(node.domain == QONNX_DOMAIN for node in model.graph.node)
         name, number = _input(model, codes)
-        # The comparisons of all levels along an axis make the largest tensor.
-        sizes = [prod(net.shapes[op.name]) * (op.levels if isinstance(op, ops.Threshold) else 1) for op in net.ops]
-        batch = max(1, min(len(codes), LARGEST_TENSOR // max(sizes)))
+        largest = _largest_tensor(net)
+        model = _sized(model, largest)
+        qonnx = any(node.domain == QONNX_DOMAIN for node in model.graph.node)
+        batch = max(1, min(len(codes), BATCH_ELEMENTS // largest))
         run = _qonnx(model, name) if qonnx else _onnxruntime(model, name)
-        parts = [run(codes[start : start + batch].astype(number)) for start in range(0, len(codes), batch)]
+        parts = []
+        for start in range(0, len(codes), batch):
+            part = run(codes[start : start + batch].astype(number))
+            if part.shape != expected[start : start + batch].shape:
+                raise MaqdError(
+                    f"it gives class scores of shape {part.shape} for {len(codes[start : start + batch])} samples, "
+                    f"expected {expected.shape[1:]} each: it was not exported from this network"
+                )
+            parts.append(part)
     except MissingExtraError:
         raise
     except MaqdError as error:
@@ -126,6 +135,49 @@ def _input(model: Any, codes: NDArray[np.int64]) -> tuple[str, np.dtype[Any]]:
     return info.name, number
 
 
+def _largest_tensor(net: IntegerNetwork) -> int:
+    """Return the number of elements, per sample, of the largest tensor in a file that was exported from `net`."""
+    sizes = [prod(shape) for shape in net.shapes.values()]
+    for op in net.ops:
+        if isinstance(op, ops.Threshold):  # the comparisons of all levels along one axis
+            sizes.append(prod(net.shapes[op.name]) * op.levels)
+        elif isinstance(op, ops.Conv2d | ops.Linear):
+            sizes.append(op.weight.numel())
+        elif isinstance(op, ops.SumPool2d):  # a convolution of ones
+            sizes.append(net.shapes[op.name][0] * prod(op.kernel))
+    return max(sizes)
+
+
+def _sized(model: Any, largest: int) -> Any:
+    """Return the model with the shapes that follow from its nodes, none of more than `largest` elements per sample.
+
+    What the file itself says of its shapes is believed only for QONNX nodes, whose outputs have their input's shape.
+    """
+    onnx = onnx_package()
+    foreign = {name for node in model.graph.node if node.domain == QONNX_DOMAIN for name in node.output}
+    stated = [info for info in model.graph.value_info if info.name in foreign]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(stated)
+    try:
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception as error:  # onnx raises its own and C++ exceptions
+        raise _refused("its shapes do not fit", error) from error
+    graph = model.graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        shapes[info.name] = tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)  # 0 where it has no value
+    for node in graph.node:
+        for name in node.output:
+            if name not in shapes or shapes[name].count(0) > 1:
+                raise MaqdError(f"the shape of {name[:80]!r} cannot be told")
+            if node.domain == QONNX_DOMAIN and shapes[name] != shapes.get(node.input[0]):
+                raise MaqdError(f"the shape of {name[:80]!r} is not that of its {node.op_type}'s input")
+    for name, shape in shapes.items():
+        if prod(size or 1 for size in shape) > largest:
+            raise MaqdError(f"{name[:80]!r} has the shape {shape}, more than any tensor of this network")
+    return model
+
+
 def _onnxruntime(model: Any, name: str) -> Run:
     try:
         import onnxruntime
@@ -134,9 +186,7 @@ def _onnxruntime(model: Any, name: str) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; nothing is printed beside it
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class below Exception
         raise _refused("onnxruntime cannot load it", error) from error
 
@@ -157,15 +207,16 @@ def _qonnx(model: Any, name: str) -> Run:
         raise MissingExtraError("qonnx", "onnx", "verifying QONNX files") from error
     graph = model.graph
     # The executor makes a buffer per tensor before it runs, so every shape must be known: the batch is written in.
-    first_axes = [
-        info.type.tensor_type.shape.dim[0]
+    batch_axes = [
+        dim
         for info in (*graph.input, *graph.value_info, *graph.output)
-        if info.type.tensor_type.shape.dim and info.type.tensor_type.shape.dim[0].dim_param == BATCH
+        for dim in info.type.tensor_type.shape.dim
+        if not dim.HasField("dim_value")
     ]
 
     def run(codes: NDArray[Any]) -> Scores:
-        for axis in first_axes:
-            axis.dim_value = len(codes)
+        for dim in batch_axes:
+            dim.dim_value = len(codes)
         try:
             return _numbers(execute_onnx(ModelWrapper(model), {name: codes})[graph.output[0].name])
         except Exception as error:  # qonnx raises plain Exceptions

@@ -1,6 +1,5 @@
 """The NIR interpreter: every node type against loops over its definition, and the graphs that it refuses."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -87,7 +86,7 @@ def test_edges_into_one_node_add_up() -> None:
 
 
 def test_an_unknown_node_is_an_error() -> None:
-    with pytest.raises(MaqdError, match=re.escape("node 'node' is a Scale; maqd-snn's NIR interpreter runs only: Input")):
+    with pytest.raises(MaqdError, match="node 'node' is a Scale; maqd-snn's NIR interpreter runs only: Input, "):
         run_one(nir.Scale(np.ones(3)), random(1, 3))
 
 

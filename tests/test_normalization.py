@@ -196,7 +196,9 @@ def test_variance_is_never_negative() -> None:
 )
 def test_missing_statistic_is_an_error(reading: str, shape: tuple[int, ...]) -> None:
     norm = FoldableNorm(shape[1], reading)
-    message = rf"normalization: the statistics of the '{reading}' normalization need at least 2 values.*use a larger batch"
+    message = (
+        rf"normalization: the statistics of the '{reading}' normalization need at least 2 values.*use a larger batch"
+    )
     with pytest.raises(MaqdError, match=message):
         norm.coefficients(torch.zeros(shape))
     assert int(norm.samples) == 0

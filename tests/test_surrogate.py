@@ -90,7 +90,9 @@ def test_every_named_surrogate_has_a_closed_form_here() -> None:
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("states", STATES)
-@pytest.mark.parametrize(("surrogate", "h"), CLOSED_FORMS, ids=lambda value: str(value) if hasattr(value, "derivative") else "")
+@pytest.mark.parametrize(
+    ("surrogate", "h"), CLOSED_FORMS, ids=lambda value: str(value) if hasattr(value, "derivative") else ""
+)
 def test_gradient_through_spike_is_the_sum_over_the_levels(surrogate, h, states: int, signed: bool) -> None:
     n = states - 1
     low = -n if signed else 0
@@ -284,7 +286,9 @@ def test_not_callable_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda u: u.sum(), lambda u: u.detach(), lambda u: 1.0], ids=["other shape", "no gradient", "no tensor"]
+    "function",
+    [lambda u: u.sum(), lambda u: u.detach(), lambda u: 1.0],
+    ids=["other shape", "no gradient", "no tensor"],
 )
 def test_useless_callable_is_refused(function) -> None:
     x = torch.zeros(3, requires_grad=True)

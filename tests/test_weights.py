@@ -127,7 +127,9 @@ def test_standardize_makes_a_constant_filter_zero() -> None:
 
 
 def test_standardize_needs_two_weights() -> None:
-    with pytest.raises(MaqdError, match=r"at least 2 weights in each output channel, got shape \(8, 1, 1, 1\); use fewer"):
+    with pytest.raises(
+        MaqdError, match=r"at least 2 weights in each output channel, got shape \(8, 1, 1, 1\); use fewer"
+    ):
         standardize(torch.ones(8, 1, 1, 1))
 
 

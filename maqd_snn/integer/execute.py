@@ -5,7 +5,6 @@ Axis letters: B batch, C channels, H height, W width.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,17 +120,14 @@ PRODUCTS = (ops.Conv2d, ops.Linear)
 class TorchExecutor:
     """Runs a list of ops on one device.
 
-    A product runs in float32 where its worst case, sum|w| * max|x|, stays below 2^24, else in float64. That is exact for
-    any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced precision) is found out by
+    A product runs in float32 where its worst case, sum|w| * max|x|, stays below 2^24, else in float64. That is exact
+    for any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced precision) is found out by
     comparing one random sample with int64, once per op and input shape, and answered by float64, then by an error.
     """
 
     def __init__(self, graph: Sequence[Op], bounds: Mapping[str, int], device: torch.device) -> None:
         self.device = device
-        self.graph = [
-            Prepared(op, bounds[op.name], [bounds[name] for name in op.inputs], device)
-            for op in graph
-        ]
+        self.graph = [Prepared(op, bounds[op.name], [bounds[name] for name in op.inputs], device) for op in graph]
         self.last_use = {name: op.name for op in graph for name in op.inputs}
 
     @torch.no_grad()

@@ -85,7 +85,7 @@ class IntegerNetwork:
         return self._executors[device]
 
     def watch(self, codes: Tensor, function: Watch) -> Tensor:
-        """Run on `codes`, calling `function(op, inputs, output)` for every op in turn; integers held in floating point."""
+        """Run on `codes`, calling `function(op, inputs, output)` for every op in turn, integers held in floats."""
         return self.executor(codes.device).run(codes, function)
 
     def trace(self, codes: Tensor) -> dict[str, Tensor]:

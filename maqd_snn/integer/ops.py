@@ -191,8 +191,5 @@ class Readout(Op):
 
 
 OPS: Mapping[str, type[Op]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for kind in (Input, Conv2d, Linear, Threshold, MaxPool2d, SumPool2d, Add, Flatten, Readout)
-    }
+    {kind.__name__: kind for kind in (Input, Conv2d, Linear, Threshold, MaxPool2d, SumPool2d, Add, Flatten, Readout)}
 )

@@ -27,7 +27,9 @@ def _input(op: ops.Input, values: Sequence[Array]) -> Array:
     return codes - op.zero_point
 
 
-def _windows(x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, fill: int) -> list[tuple[Pair, Array]]:
+def _windows(
+    x: Array, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, fill: int
+) -> list[tuple[Pair, Array]]:
     """Return ((dy, dx), the values (B, C, H', W') that tap (dy, dx) reads) for every tap of the kernel."""
     height, width = output_size((x.shape[2], x.shape[3]), kernel, stride, padding, dilation)
     pad_h, pad_w = padding

@@ -8,7 +8,7 @@ from maqd_snn.reporting.units import energy_text, quantity
 def text_report(report: dict[str, Any]) -> str:
     """Return the report (the values of `report.json`) as lines of text: accuracy, SynOps, energy, verification."""
     simulation, recipe = report["simulation"], report["recipe"]
-    samples, total = simulation["samples"], simulation["total"]
+    samples, total, accuracy = simulation["samples"], simulation["total"], report["accuracy"]
     lines = [
         f"{recipe['name']}: {recipe['act_states']} activation states, {recipe['weight_states']} weight states, "
         f"{samples} test images, per image:",
@@ -23,18 +23,22 @@ def text_report(report: dict[str, Any]) -> str:
         events, synops, effective, dense = (quantity(number) if layer["dense_macs"] else "" for number in numbers)
         if layer["dense_macs"] and not layer["spiking"]:
             events = synops = effective = "-"
-        lines.append(f"  {layer['name']:<16}{layer['op']:<11}{rate:>7}{events:>10}{synops:>10}{effective:>11}{dense:>12}")
+        lines.append(
+            f"  {layer['name']:<16}{layer['op']:<11}{rate:>7}{events:>10}{synops:>10}{effective:>11}{dense:>12}"
+        )
     totals = [quantity(total[name] / samples) for name in ("events", "synops", "effective_synops", "dense_macs")]
     lines += [
         f"  {'total':<16}{'':<11}{'':>7}{totals[0]:>10}{totals[1]:>10}{totals[2]:>11}{totals[3]:>12}",
         "",
-        f"  accuracy     {report['accuracy']['test']:.4f} on test, {report['accuracy']['validation']:.4f} on validation",
+        f"  accuracy     {accuracy['test']:.4f} on test, {accuracy['validation']:.4f} on validation",
         f"  SynOps       {quantity(total['synops'] / samples)} per image, and "
         f"{quantity(total['macs'] / samples)} dense MACs of layers that are fed no spikes",
     ]
     for name, entry in report["energy"].items():
         missing = len(entry["unpriced"])
-        note = f" ({energy_text(entry['priced_pj'])} priced; {missing} terms have no published price)" if missing else ""
+        note = (
+            f" ({energy_text(entry['priced_pj'])} priced; {missing} terms have no published price)" if missing else ""
+        )
         lines.append(f"  energy       {name:<14}{energy_text(entry['total_pj'])}{note}")
     for baseline in report["baselines"]:
         lines.append(f"  baseline     {baseline['name']:<14}{energy_text(baseline['energy_pj'])}")
@@ -51,7 +55,7 @@ def text_report(report: dict[str, Any]) -> str:
         else:
             verdict = "verified" if check["ok"] else "FAILED"
             lines.append(
-                f"  export       {entry['format']:<7}{verdict}: {check['mismatches']} of {check['scores']} class scores "
-                f"differ in {check['runtime']}"
+                f"  export       {entry['format']:<7}{verdict}: {check['mismatches']} of {check['scores']} class "
+                f"scores differ in {check['runtime']}"
             )
     return "\n".join(lines)

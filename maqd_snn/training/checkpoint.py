@@ -1,7 +1,7 @@
 """Checkpoints in safetensors: tensors and JSON, never pickle; written atomically.
 
-A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`) and one JSON text under the metadata key
-`state`.
+A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`) and one JSON text under the metadata
+key `state`.
 """
 
 import json
@@ -45,7 +45,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(state, dict) or not isinstance(state.get("version"), int):
         raise MaqdError(f"{str(path)!r} is not a usable checkpoint: its state is damaged")
     if state["version"] > VERSION:
-        raise MaqdError(f"{str(path)!r} has checkpoint version {state['version']}, newer than {VERSION}; update maqd-snn")
+        raise MaqdError(
+            f"{str(path)!r} has checkpoint version {state['version']}, newer than {VERSION}; update maqd-snn"
+        )
     return tensors, state
 
 
@@ -62,8 +64,12 @@ def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's state as `<parameter number>.<name>` tensors."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": torch.as_tensor(v) for number, slots in state.items() for name, v in slots.items()
-            if v is not None}
+    return {
+        f"{number}.{name}": torch.as_tensor(v)
+        for number, slots in state.items()
+        for name, v in slots.items()
+        if v is not None
+    }
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -80,4 +86,6 @@ def load_model(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: str
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise MaqdError(f"{where} does not fit the model of its recipe: {str(error).splitlines()[-1].strip()}") from error
+        raise MaqdError(
+            f"{where} does not fit the model of its recipe: {str(error).splitlines()[-1].strip()}"
+        ) from error

@@ -19,9 +19,7 @@ def mnist() -> Recipe:
 
 def cifar10_vgg() -> Recipe:
     """CIFAR-10, 0.3 M weights, about two minutes an epoch on two cores."""
-    return Recipe(
-        name="cifar10-vgg", dataset="cifar10", plan="32-M-64-64-M-128-128-M", epochs=20, augment="crop-flip"
-    )
+    return Recipe(name="cifar10-vgg", dataset="cifar10", plan="32-M-64-64-M-128-128-M", epochs=20, augment="crop-flip")
 
 
 def cifar10_resnet() -> Recipe:

@@ -125,8 +125,8 @@ def evaluate(model: SpikingNetwork, dataset: ImageDataset) -> tuple[float, float
 def fit(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> Fit:
     """Train the recipe's network and return the model of the epoch with the best validation accuracy.
 
-    Every epoch ends with a checkpoint and the metrics as CSV in `out`, both written atomically. Shuffling and augmentation
-    draw from a generator seeded by (seed, epoch), so a resumed training continues as if it had never stopped. Equal
+    Every epoch ends with a checkpoint and the metrics as CSV in `out`, both written atomically. Shuffling and
+    augmentation draw from a generator seeded by (seed, epoch), so a resumed training continues as if it had never stopped. Equal
     accuracies are decided by the lower validation loss. The test set is never looked at.
 
     Args:
@@ -231,7 +231,9 @@ def _train_epoch(
             loss.backward()  # type: ignore[no-untyped-call]
             value = loss.item()
             if not math.isfinite(value):
-                raise MaqdError(f"the loss became {value} in epoch {epoch}, step {step + 1}; lower --lr and start again")
+                raise MaqdError(
+                    f"the loss became {value} in epoch {epoch}, step {step + 1}; lower --lr and start again"
+                )
             optimizer.step()
             loss_sum += value * len(chosen)
             correct += float((logits.argmax(1) == labels).sum())

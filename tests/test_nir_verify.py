@@ -1,0 +1,322 @@
+"""NIR verification: faults are found, damaged and hostile files are refused, known importer faults are worked round."""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from maqd_snn import MaqdError, fold
+from maqd_snn.errors import MissingExtraError
+from maqd_snn.integer import IntegerNetwork, ops
+from maqd_snn.neuromorphic.check import Check
+from maqd_snn.neuromorphic.nir_export import write_nir
+from maqd_snn.neuromorphic.nir_verify import verify_nir
+
+nir = pytest.importorskip("nir")
+snntorch = pytest.importorskip("snntorch")
+
+
+@pytest.fixture
+def net(make_model: Callable[..., Any]) -> IntegerNetwork:
+    return fold(make_model("vgg", 3, 3))
+
+
+@pytest.fixture
+def path(net: IntegerNetwork, tmp_path: Path) -> Path:
+    written = tmp_path / "net.nir"
+    write_nir(net, written)
+    return written
+
+
+@pytest.fixture
+def verify(net: IntegerNetwork, path: Path, random_codes: Callable[..., torch.Tensor]) -> Callable[[], Check]:
+    codes = random_codes(net, 8).numpy()
+    return lambda: verify_nir(path, codes, net.reference(codes), net)
+
+
+def change(path: Path, field: str, function: Callable[[Any], Any]) -> None:
+    """Replace one dataset of the file, named from /node/nodes on."""
+    with h5py.File(path, "r+") as file:
+        value = file["node/nodes"][field][()]
+        del file["node/nodes"][field]
+        file["node/nodes"][field] = function(value)
+
+
+def node(path: Path, op: str, role: str) -> str:
+    with h5py.File(path) as file:
+        notes = json.loads(file["node/metadata/nodes"][()])
+    (name,) = (name for name, note in notes.items() if (note["op"], note["role"]) == (op, role))
+    return name
+
+
+def test_a_written_file_verifies(verify: Callable[[], Check]) -> None:
+    check = verify()
+    assert check.ok
+    assert (check.samples, check.scores, check.mismatches, check.note) == (8, 40, 0, "")
+
+
+def test_one_wrong_class_bias_is_one_mismatch_per_sample(path: Path, verify: Callable[[], Check]) -> None:
+    change(path, node(path, "classifier", "Linear") + "/bias", lambda bias: bias + np.eye(5, dtype=np.float32)[2])
+    check = verify()
+    assert not check.ok
+    assert (check.mismatches, check.largest_difference) == (8, 1.0)
+    assert check.note == "in maqd-snn's own NIR interpreter, 8 of this file's scores differ"
+
+
+@pytest.mark.parametrize(
+    ("op", "role", "field", "wrong"),
+    [
+        ("spike2", "drive", "bias", lambda bias: bias + 1),  # thresholds off by one
+        ("pool2", "drive", "bias", lambda bias: bias - 1),  # spikes where two of the window fire, not one
+        ("spike1", "Threshold", "v_threshold", lambda theta: theta + 500),
+        ("conv2", "Conv2d", "weight", lambda weight: weight[::-1].copy()),
+        ("spike2", "levels", "weight", lambda weight: np.minimum(weight.cumsum(1), 1)),
+    ],
+)
+def test_faults_in_hidden_layers_are_found(
+    op: str,
+    role: str,
+    field: str,
+    wrong: Callable[[Any], Any],
+    path: Path,
+    verify: Callable[[], Check],
+    net: IntegerNetwork,
+) -> None:
+    if (op, role) == ("spike2", "levels"):
+        op = next(name for name in ("pool2", "spike1") if name in net.shapes)
+    change(path, f"{node(path, op, role)}/{field}", wrong)
+    check = verify()
+    assert check.mismatches > 0
+    assert check.note == f"in maqd-snn's own NIR interpreter, {check.mismatches} of this file's scores differ"
+
+
+def test_another_networks_file_is_refused(
+    path: Path, net: IntegerNetwork, make_model: Callable[..., Any], random_codes: Callable[..., torch.Tensor]
+) -> None:
+    other = fold(make_model("mlp", 2, 3))
+    codes = random_codes(other, 2).numpy()
+    with pytest.raises(
+        MaqdError, match=r"takes inputs of shape \(3, 8, 8\), expected \(1, 5, 4\): it is of another network"
+    ):
+        verify_nir(path, codes, other.reference(codes), other)
+    codes = random_codes(net, 2).numpy()
+    with pytest.raises(
+        MaqdError, match=r"class scores of shape \(2, 5\), expected \(2, 3\).*not exported from this net"
+    ):
+        verify_nir(path, codes, net.reference(codes)[:, :3], net)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 700, 5000, -1])
+def test_a_truncated_file_is_refused(keep: int, path: Path, verify: Callable[[], Check]) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(MaqdError, match=r"net\.nir' is damaged, truncated or no NIR file that can be run \(") as error:
+        verify()
+    assert "\n" not in str(error.value)
+
+
+def test_every_damaged_byte_is_found_or_harmless(path: Path, verify: Callable[[], Check]) -> None:
+    whole = path.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(MaqdError):
+            assert isinstance(verify(), Check)
+
+
+def relink(file: h5py.File, name: str, link: Any) -> None:
+    del file[name]
+    file[name] = link
+
+
+def virtual(file: h5py.File, name: str) -> None:
+    layout = h5py.VirtualLayout(shape=(5,), dtype="f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", shape=(5,))
+    del file[name]
+    file.create_virtual_dataset(name, layout)
+
+
+def external(file: h5py.File, name: str) -> None:
+    del file[name]
+    file.create_dataset(name, (5,), "f4", external=[("/etc/passwd", 0, 20)])
+
+
+def enormous(file: h5py.File, name: str) -> None:
+    del file[name]
+    file.create_dataset(name, (2**40,), "f4", chunks=(2**20,), compression="gzip")
+
+
+def doubled(file: h5py.File, name: str) -> None:
+    file["node/metadata/again"] = file["node/nodes"]
+
+
+def renamed(file: h5py.File, name: str) -> None:
+    code = '"), __import__("os").abort(), ("'
+    file["node/nodes"].move("000_input", code)
+    edges = [[code.encode() if end == b"000_input" else end for end in edge] for edge in file["node/edges"][()]]
+    relink(file, "node/edges", np.array(edges, dtype=object))
+
+
+def unknown(file: h5py.File, name: str) -> None:
+    relink(file, "node/nodes/000_input/type", "Bomb")
+
+
+def scale(file: h5py.File, name: str) -> None:
+    group = file.create_group("node/nodes/scale")
+    group["type"], group["scale"] = "Scale", np.ones((3, 8, 8), np.float32)
+    relink(file, "node/edges", np.array([*file["node/edges"][()], [b"scale", b"001_conv1"]], dtype=object))
+
+
+def padded(file: h5py.File, name: str) -> None:
+    # The stride brings the output back to 8 x 8.
+    relink(file, "node/nodes/001_conv1/padding", np.array([2**20, 2**20]))
+    relink(file, "node/nodes/001_conv1/stride", np.array([299593, 299593]))
+
+
+def large(file: h5py.File, name: str) -> None:
+    zeros = {"graph": nir.Input({"input": np.array([3, 8, 8])})}
+    weight = np.zeros((1, 3, 3, 3), np.float32)
+    zeros["conv"] = nir.Conv2d((8, 8), weight, 1, (2**20, 2**20), 1, 1, np.zeros(1, np.float32))
+    zeros["output"] = nir.Output({"output": zeros["conv"].output_type["output"]})
+    graph = nir.NIRGraph(zeros, [("graph", "conv"), ("conv", "output")])
+    stream = io.BytesIO()
+    nir.write(stream, graph)
+    del file["node"]
+    with h5py.File(stream) as source:
+        source.copy("node", file)
+
+
+def two_outputs(file: h5py.File, name: str) -> None:
+    group = file.create_group("node/nodes/more")
+    group["type"], group["shape"] = "Output", np.array([3, 8, 8])
+    relink(file, "node/edges", np.array([*file["node/edges"][()], [b"000_input", b"more"]], dtype=object))
+
+
+def cyclic(file: h5py.File, name: str) -> None:
+    # Two nodes that feed each other and the classifier: an importer that waits for their inputs would never end.
+    last = file[name].parent.name.rsplit("/", 1)[1].encode()
+    for copy in ("x", "y"):
+        group = file.create_group(f"node/nodes/{copy}")
+        size = file["node/nodes"][last]["weight"].shape[1]
+        group["type"], group["weight"] = "Affine", np.eye(size, dtype=np.float32)
+        group["bias"] = np.zeros(size, np.float32)
+    edges = [*file["node/edges"][()], [b"x", b"y"], [b"y", b"x"], [b"y", last]]
+    relink(file, "node/edges", np.array(edges, dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (lambda file, name: relink(file, name, h5py.SoftLink("/node/edges")), "'bias' is a link"),
+        (lambda file, name: relink(file, name, h5py.ExternalLink("other.h5", "/x")), "'bias' is a link"),
+        (lambda file, name: relink(file, name, h5py.Empty("f4")), "'bias' is no plain dataset"),
+        (lambda file, name: relink(file, name, np.dtype("f4")), "'bias' is no plain dataset"),
+        (virtual, "'bias' is no plain dataset"),
+        (external, "'bias' is no plain dataset"),
+        (enormous, "it claims [0-9]{13} bytes, more than the file can hold"),
+        (doubled, "is linked twice"),
+        (renamed, "node name .* has characters other than letters, digits"),
+        (unknown, "damaged, truncated or no NIR file"),
+        (scale, "node 'scale' is a Scale; expected only Input, Output, Affine"),
+        (padded, "node '001_conv1' has padding as wide as its kernel"),
+        (large, "node 'conv' has [0-9]{13} outputs; expected 1..134217728"),
+        (two_outputs, "expected one Input and one Output, got 1 and 2"),
+        (cyclic, "cycle"),
+        (lambda file, name: relink(file, name, np.zeros(5, "S3")), "damaged, truncated or no NIR file"),
+        (lambda file, name: relink(file, name, np.zeros(4, "f4")), "damaged, truncated or no NIR file"),
+        (lambda file, name: relink(file, "node", 3), "damaged, truncated or no NIR file"),
+    ],
+)
+def test_hostile_files_are_refused(
+    attack: Callable[[h5py.File, str], None], message: str, path: Path, verify: Callable[[], Check]
+) -> None:
+    with h5py.File(path, "r+") as file:
+        attack(file, f"node/nodes/{node_in(file, 'classifier')}/bias")
+    with pytest.raises(MaqdError, match=message) as error:
+        verify()
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def node_in(file: h5py.File, op: str) -> str:
+    return next(name for name in file["node/nodes"] if name.endswith(op))
+
+
+@pytest.mark.parametrize(
+    ("pool", "fault"),
+    [
+        (ops.SumPool2d("pool", ("in",), (2, 2), (2, 2), (1, 1)), "ignores the padding of the SumPool2d 'pool'"),
+        (
+            ops.SumPool2d("pool", ("in",), (5, 5), (5, 5)),
+            "rounds in the SumPool2d 'pool', whose area 25 is no power of",
+        ),
+    ],
+)
+def test_a_pool_that_the_importer_runs_wrongly_is_run_by_our_interpreter(
+    pool: ops.SumPool2d, fault: str, tmp_path: Path
+) -> None:
+    net = IntegerNetwork([ops.Input("in", shape=(1, 10, 10)), pool, ops.Flatten("flat", ("pool",))])
+    codes = np.random.default_rng(0).integers(0, 256, (400, 1, 10, 10))
+    expected = net.reference(codes)
+    shape = np.array(net.shapes["pool"])
+    graph = nir.NIRGraph(
+        {
+            "input": nir.Input({"input": np.array([1, 10, 10])}),
+            "pool": nir.SumPool2d(*(np.array(pair) for pair in (pool.kernel, pool.stride, pool.padding))),
+            "flat": nir.Flatten({"input": shape}, 0, -1),
+            "output": nir.Output({"output": np.array([shape.prod()])}),
+        },
+        [("input", "pool"), ("pool", "flat"), ("flat", "output")],
+    )
+    nir.write(tmp_path / "a.nir", graph)
+    check = verify_nir(tmp_path / "a.nir", codes, expected, net)
+    assert check.ok
+    assert check.runtime == "maqd-snn NIR interpreter"
+    assert check.note.startswith(f"not run in snnTorch: its importer {fault}")
+    # It is indeed wrong there: should this fail, the importer was mended and the rule can go.
+    model = snntorch.import_nir.import_from_nir(graph)
+    got = torch.stack([model(torch.tensor(sample, dtype=torch.float32))[0].flatten() for sample in codes])
+    assert got.shape != expected.shape or (got.numpy() != expected).any()
+    # And the export avoids it.
+    write_nir(net, tmp_path / "b.nir")
+    check = verify_nir(tmp_path / "b.nir", codes[:20], expected[:20], net)
+    assert check.ok
+    assert check.runtime.startswith("snntorch ")
+
+
+def test_neurons_with_thresholds_of_their_own_are_run_by_our_interpreter(
+    path: Path, verify: Callable[[], Check]
+) -> None:
+    name = node(path, "spike1", "Threshold")
+    change(path, f"{name}/r", lambda r: 2 * r)
+    change(path, f"{name}/v_threshold", lambda theta: 2 * theta)
+    check = verify()
+    assert check.ok
+    assert check.note.endswith(f"needs r = 1 and one threshold for all neurons of the IF {name!r}")
+
+
+def test_the_process_is_left_as_it_was(verify: Callable[[], Check], capsys: pytest.CaptureFixture[str]) -> None:
+    before, threads = len(snntorch.SpikingNeuron.instances), torch.get_num_threads()
+    verify()
+    assert len(snntorch.SpikingNeuron.instances) == before
+    assert torch.get_num_threads() == threads
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("package", "extra"), [("nir", "nir"), ("snntorch.import_nir", "snntorch")])
+def test_a_missing_package_names_its_extra(
+    package: str, extra: str, verify: Callable[[], Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        MissingExtraError, match=rf"needs the package '{extra}'; install it with: pip install 'maqd-snn\[{extra}\]'"
+    ):
+        verify()

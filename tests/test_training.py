@@ -1,0 +1,253 @@
+"""Training: it learns real scans, resumes to the same bits, chooses the epoch on validation data, fails clearly."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from maqd_snn import MaqdError, fold
+from maqd_snn.datasets import load_splits
+from maqd_snn.training import RECIPES, Recipe, build_model, fit, get_recipe, loop
+from maqd_snn.training.augment import AUGMENTATIONS, shift
+from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.config import FIELD_TYPES, override, parse_field
+from maqd_snn.training.loop import CHECKPOINT, METRICS, Epoch, best, evaluate
+from maqd_snn.training.optimize import SCHEDULES
+
+SMALL = Recipe(name="small", dataset="digits", plan="8-M-16-M", epochs=3, batch_size=64, augment="shift1")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_splits("digits")
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    """A quarter of the digits, for tests that do not ask for accuracy."""
+
+    def first(part, count):
+        return dataclasses.replace(part, codes=part.codes[:count], labels=part.labels[:count])
+
+    return dataclasses.replace(
+        digits, train=first(digits.train, 320), validation=first(digits.validation, 90), test=first(digits.test, 90)
+    )
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_it_learns_real_digits_and_keeps_the_best_epoch(digits, tmp_path):
+    result = fit(dataclasses.replace(SMALL, plan="16-M-32-M", epochs=8, batch_size=32), digits, tmp_path, quiet=True)
+    assert [entry.epoch for entry in result.history] == list(range(1, 9))
+    assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
+    loss, accuracy, rate = evaluate(result.model, digits.validation)
+    assert (accuracy, loss) == (result.best.validation_accuracy, result.best.validation_loss)
+    assert accuracy == max(entry.validation_accuracy for entry in result.history) > 0.7
+    assert 0.05 < rate < 0.7
+    net = fold(result.model)
+    assert torch.equal(net(digits.test.codes), result.model(digits.test.codes).long())
+    with (tmp_path / METRICS).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == [entry.train_loss for entry in result.history]
+
+
+def test_resumed_training_ends_with_the_same_bits(few, tmp_path, monkeypatch):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    expected = fit(SMALL, few, whole, quiet=True)
+
+    train_epoch = loop._train_epoch
+
+    def stop_after_one(*arguments):
+        if arguments[4] == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr(loop, "_train_epoch", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        fit(SMALL, few, halves, quiet=True)
+    monkeypatch.undo()
+    resumed = fit(SMALL, few, halves, resume=True, quiet=True)
+    assert equal(weights(resumed.model), weights(expected.model))
+    assert [dataclasses.replace(entry, seconds=0) for entry in resumed.history] == [
+        dataclasses.replace(entry, seconds=0) for entry in expected.history
+    ]
+    again = fit(SMALL, few, halves, resume=True, quiet=True)  # nothing is left to train
+    assert again.history == resumed.history
+    assert equal(weights(again.model), weights(expected.model))
+
+
+def test_the_seed_decides(few, tmp_path):
+    once = dataclasses.replace(SMALL, epochs=1)
+    same = [weights(fit(once, few, tmp_path, quiet=True).model) for _ in range(2)]
+    other = weights(fit(dataclasses.replace(once, seed=1), few, tmp_path, quiet=True).model)
+    assert equal(*same)
+    assert not equal(same[0], other)
+
+
+def epoch(number, accuracy, loss):
+    return Epoch(number, 0.1, 1.0, 0.5, loss, accuracy, 0.2, 1.0)
+
+
+def test_the_best_epoch_is_chosen_on_validation_accuracy_then_loss():
+    history = [epoch(1, 0.8, 0.3), epoch(2, 0.9, 0.5), epoch(3, 0.9, 0.4), epoch(4, 0.9, 0.4), epoch(5, 0.7, 0.1)]
+    assert best(history).epoch == 3
+
+
+def test_the_test_set_is_never_looked_at(few, tmp_path):
+    blind = dataclasses.replace(few, test=None)
+    fit(dataclasses.replace(SMALL, epochs=1), blind, tmp_path, quiet=True)
+
+
+def test_the_float_twin_trains_and_does_not_fold(few, tmp_path):
+    twin = dataclasses.replace(SMALL, act_states=None, weight_states=None)
+    result = fit(twin, few, tmp_path, quiet=True)
+    assert result.history[-1].train_loss < result.history[0].train_loss
+    with pytest.raises(MaqdError, match="conv1 has float weights and cannot be folded"):
+        fold(result.model)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_every_optimizer_and_schedule_lowers_the_loss(few, tmp_path, optimizer, schedule):
+    lr = 6e-3 if optimizer == "adamw" else 0.1
+    recipe = dataclasses.replace(SMALL, optimizer=optimizer, schedule=schedule, lr=lr)
+    history = fit(recipe, few, tmp_path, quiet=True).history
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_a_loss_that_is_not_finite_stops_with_one_sentence(few, tmp_path):
+    with pytest.raises(MaqdError, match=r"the loss became (nan|inf) in epoch 1, step \d+; lower --lr"):
+        fit(dataclasses.replace(SMALL, optimizer="sgd", lr=1e38), few, tmp_path, quiet=True)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):
+    once = dataclasses.replace(SMALL, epochs=1)
+    fit(once, few, tmp_path, quiet=True)
+    with pytest.raises(MaqdError, match="belongs to another recipe"):
+        fit(dataclasses.replace(once, lr=1e-3), few, tmp_path, resume=True, quiet=True)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    for size in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(MaqdError, match="is not a usable checkpoint"):
+            fit(once, few, tmp_path, resume=True, quiet=True)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(MaqdError, match="is not a usable checkpoint"):
+        read_tensors(path)
+    save_file({"x": torch.zeros(1)}, path, metadata={"state": json.dumps({"version": 99})})
+    with pytest.raises(MaqdError, match="version 99, newer than"):
+        read_tensors(path)
+
+
+def test_an_interrupted_save_keeps_the_previous_checkpoint(few, tmp_path, monkeypatch):
+    once = dataclasses.replace(SMALL, epochs=1)
+    fit(once, few, tmp_path, quiet=True)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("maqd_snn.training.checkpoint.save_file", full)
+    with pytest.raises(MaqdError, match="No space left on device; the previous file, if any, is unchanged"):
+        fit(once, few, tmp_path, quiet=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, METRICS]
+
+
+def test_shift_moves_whole_images_and_fills_the_border():
+    codes = torch.zeros(64, 1, 4, 4, dtype=torch.uint8)
+    codes[:, :, 1, 2] = 9
+    moved = shift(codes, 1, 5, torch.Generator().manual_seed(0))
+    found = {tuple(position.tolist()) for image in moved for position in (image[0] == 9).nonzero()}
+    assert found == {(row, column) for row in (0, 1, 2) for column in (1, 2, 3)}
+    assert {int(value) for value in moved.unique()} == {0, 5, 9}
+    assert int((moved == 9).sum()) == 64
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_keep_shape_type_and_range(name):
+    codes = torch.randint(0, 17, (5, 3, 8, 8), dtype=torch.uint8)
+    result = AUGMENTATIONS[name](codes, 5, torch.Generator().manual_seed(0))
+    assert (result.shape, result.dtype) == (codes.shape, codes.dtype)
+    assert int(result.max()) <= 16
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
+    values = [SCHEDULES[name](step / 400, warmup) for step in range(401)]
+    assert max(values) == pytest.approx(1)
+    assert values.index(max(values)) == 400 * warmup
+    assert values[-1] == pytest.approx(0, abs=1e-4)
+    assert all(math.isfinite(value) and value >= 0 for value in values)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_a_network_that_folds(name, digits):
+    recipe = get_recipe(name)
+    assert recipe.name == name
+    plan = {"mnist": "4-M-8-M", "cifar10-vgg": "4-M-8-M", "cifar10-resnet": "4-8"}.get(name, recipe.plan)
+    model = build_model(override(recipe, {"plan": plan}), digits)
+    assert fold(model)(digits.test.codes[:2]).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "cifar"}, "unknown dataset 'cifar'.*cifar100"),
+        ({"model": "vit"}, "unknown model 'vit'.*resnet"),
+        ({"surrogate": "box"}, "unknown surrogate"),
+        ({"optimizer": "lion"}, "unknown optimizer"),
+        ({"schedule": "step"}, "unknown schedule"),
+        ({"augment": "mixup"}, "unknown augmentation"),
+        ({"norm": "groupnorm"}, "unknown normalization"),
+        ({"act_states": 1}, "activation states must be a whole number from 2"),
+        ({"weight_states": 256}, "weight states must be a whole number from 2 to 255"),
+        ({"weight_step": 0.0}, "weight_step must be above 0"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
+    ],
+)
+def test_recipes_are_validated(values, message):
+    with pytest.raises(MaqdError, match=message):
+        override(SMALL, values)
+
+
+def test_recipes_survive_json():
+    assert Recipe.from_dict(json.loads(SMALL.to_json()), "here") == SMALL
+    for values, message in (
+        ([], "here holds no recipe"),
+        ({"name": "x", "dataset": "digits", "colour": 1}, "unknown or missing fields"),
+        ({"name": "x"}, "unknown or missing fields"),
+        ({"name": "x", "dataset": "digits", "epochs": "many"}, "epochs has the value 'many', expected a whole number"),
+        ({"name": "x", "dataset": "digits", "epochs": True}, "epochs has the value True"),
+    ):
+        with pytest.raises(MaqdError, match=message):
+            Recipe.from_dict(values, "here")
+
+
+def test_every_field_can_be_parsed():
+    values = dataclasses.asdict(SMALL)
+    for name in FIELD_TYPES:
+        assert parse_field(name, str(values[name])) == values[name]
+    with pytest.raises(MaqdError, match="--act-states expects a whole number or 'none', got '2.5'"):
+        parse_field("act_states", "2.5")
+    with pytest.raises(MaqdError, match="--signed expects true or false, got 'yes'"):
+        parse_field("signed", "yes")
