@@ -7,6 +7,9 @@ from maqd_snn.folding import fold
 from maqd_snn.graph import InputSpec, Node, SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.models import build
+from maqd_snn.neuromorphic import export, verify
+from maqd_snn.pricing import energy
+from maqd_snn.simulation import simulate
 
 __all__ = [
     "InputSpec",
@@ -18,7 +21,11 @@ __all__ = [
     "__version__",
     "build",
     "datasets",
+    "energy",
+    "export",
     "fold",
     "load",
     "neuromorphic",
+    "simulate",
+    "verify",
 ]

@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="maqd",
-        description="Train single-step spiking networks, fold them exactly into integers, count, price, export, verify.",
+        description="Train single-step spiking networks, fold them into integers exactly, count, price, export.",
         epilog="`maqd COMMAND --help` tells more. Start with: maqd run digits",
     )
     parser.add_argument("--version", action="version", version=f"maqd-snn {__version__}")

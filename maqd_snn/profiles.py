@@ -113,7 +113,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 },
                 graded=False,
                 includes="synaptic operations and neuron updates; every neuron is charged as active",
-                excludes="spike transport (1.7 pJ within a tile, 3.0 and 4.0 pJ a hop: needs a placement), static power",
+                excludes="spike transport (1.7 pJ within a tile, 3.0 and 4.0 pJ a hop: needs a placement), static",
             ),
             Profile(
                 name="truenorth",

@@ -152,7 +152,8 @@ def as_surrogate(spec: str | Surrogate | Callable[[Tensor], Tensor]) -> Surrogat
 def staircase_derivative(v: Tensor, low: int, high: int, surrogate: Surrogate) -> Tensor:
     """Return the derivative of the staircase clip(floor(v + 1/2), low, high).
 
-    It is the sum over j = low+1..high of h(v - j + 1/2). With v = n*x, low = 0 and high = n this is sum_j h(n x - j + 1/2).
+    It is the sum over j = low+1..high of h(v - j + 1/2). With v = n*x, low = 0 and high = n this is
+    sum_j h(n x - j + 1/2).
 
     >>> v = torch.tensor([-0.1, 0.2, 2.9, 3.1])
     >>> staircase_derivative(v, 0, 3, Rectangle()).tolist()

@@ -181,32 +181,32 @@ DEEP = b"N" + b"\x85" * 100_000  # hashing it would overflow the stack
 WIDE = b"N" + b"q\0h\0\x86" * 60  # a tuple of twice the last one, 60 times: hashing it would not end
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        python_batch(rows=2**31 - 1),
-        python_batch(rows=-1),
-        python_batch(codes=CODES.tobytes()[:-1]),
-        python_batch(codes=CODES.tobytes() + b"x"),
-        python_batch(rows=0, codes=b""),
-        python_batch().replace(b"u1", b"O8"),
-        python_batch().replace(b"\x89T", b"\x88T"),  # Fortran order
-        python_batch().replace(b"cnumpy\nndarray", b"cnumpy\nmemmap."),
-        python_batch().replace(b"M\0\x0c", b"M\0\x0b"),
-        b"\x80\x02}r\xff\xff\xff\xff.",  # a memo of 2^32 places
-        b"\x80\x02T\xff\xff\xff\x7fabc.",
-        b"\x80\x02}" + DEEP + b"Ns.",
-        b"\x80\x02}" + WIDE + b"Ns.",
-        b"\x80\x02" + DEEP + b".",
-        b"\x80\x02}}s.",
-        b"\x80\x02}(K\1u.",
-        b"\x80\x02K\1K\2b.",
-        b"\x80\x02h\7.",
-        b"\x80\x02.",
-        b"\x80\x02]t.",
-        b"",
-    ],
-)
+HOSTILE = {
+    "huge shape": python_batch(rows=2**31 - 1),
+    "negative shape": python_batch(rows=-1),
+    "too few bytes": python_batch(codes=CODES.tobytes()[:-1]),
+    "too many bytes": python_batch(codes=CODES.tobytes() + b"x"),
+    "no images": python_batch(rows=0, codes=b""),
+    "array of objects": python_batch().replace(b"u1", b"O8"),
+    "Fortran order": python_batch().replace(b"\x89T", b"\x88T"),
+    "another class": python_batch().replace(b"cnumpy\nndarray", b"cnumpy\nmemmap."),
+    "another width": python_batch().replace(b"M\0\x0c", b"M\0\x0b"),
+    "memo of 2^32 places": b"\x80\x02}r\xff\xff\xff\xff.",
+    "string of 2 GiB": b"\x80\x02T\xff\xff\xff\x7fabc.",
+    "deep key": b"\x80\x02}" + DEEP + b"Ns.",
+    "wide key": b"\x80\x02}" + WIDE + b"Ns.",
+    "deep": b"\x80\x02" + DEEP + b".",
+    "dict as key": b"\x80\x02}}s.",
+    "key without value": b"\x80\x02}(K\1u.",
+    "state of an integer": b"\x80\x02K\1K\2b.",
+    "no such memo": b"\x80\x02h\7.",
+    "empty stack": b"\x80\x02.",
+    "no mark": b"\x80\x02]t.",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_pickles_are_refused_in_little_memory(tmp_path: Path, data: bytes) -> None:
     file = write(tmp_path / "batch", data)
     tracemalloc.start()
@@ -227,6 +227,7 @@ def test_hostile_pickles_are_refused_in_little_memory(tmp_path: Path, data: byte
         (python_batch().replace(b"K\x07K\x00K\x09e", b"K\x07K\x00M\x00\x01e"), "integers in 0..255"),
         (python_batch() + b"x", "1 bytes behind its end"),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else value,
 )
 def test_wrong_labels_and_trailing_bytes_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(MaqdError, match=message):

@@ -143,6 +143,7 @@ def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
         (b"", "c.tar.gz' is not the expected archive"),
         (b"no archive", "c.tar.gz' is not the expected archive"),
     ],
+    ids=lambda value: "archive" if isinstance(value, bytes) else value,
 )
 def test_a_bad_archive_leaves_nothing(served, tmp_path: Path, archive: bytes, message: str) -> None:
     url, files = served

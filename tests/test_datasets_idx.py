@@ -58,6 +58,7 @@ def test_every_truncation_is_refused(tmp_path: Path, pack) -> None:
         (b"\0\0\x08\5" + bytes(24), "no idx file of unsigned bytes.* got 0000 08 05"),
         (b"PK\3\4" + bytes(24), "no idx file of unsigned bytes"),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else value,
 )
 def test_other_content_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     file = tmp_path / "file"

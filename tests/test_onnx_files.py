@@ -94,8 +94,11 @@ def test_no_class_score_differs(case, tmp_path):
         assert result.ok, (form, result)
         assert result.scores == 6 * 5
         assert result.runtime.startswith("onnxruntime 1." if form == "onnx" else "qonnx ")
-        thresholds = sum(isinstance(op, ops.Threshold) for op in net.ops)
-        assert kinds(model).count("MultiThreshold") == (thresholds if form == "multithreshold" else 0)
+        thresholds = [op for op in net.ops if isinstance(op, ops.Threshold)]
+        if form == "multithreshold":
+            assert kinds(model).count("MultiThreshold") == len(thresholds)
+        elif thresholds[0].levels < 32:  # among that many levels float32 may be too coarse
+            assert "MultiThreshold" not in kinds(model)
 
 
 def awkward_network():
@@ -123,7 +126,7 @@ def awkward_network():
             ops.MaxPool2d("max_of_negatives", ("three",), (2, 2), (1, 1), (1, 1)),
             thresholds("spike2", "max_of_negatives", 6, 7, 1, low=1, down=(0,)),
             ops.Flatten("flat", ("spike2",)),
-            ops.Linear("fc", ("flat",), weight(8, 6 * 4 * 10)),
+            ops.Linear("fc", ("flat",), weight(8, 6 * 4 * 11)),
             thresholds("spike3", "fc", 8, 3, 20, low=-4, down=(3,)),
             ops.Flatten("flat_again", ("spike3",)),
             ops.Linear("out", ("flat_again",), weight(3, 8)),
@@ -205,15 +208,14 @@ def bits_of(model):
         ({"act_states": 3, "weight_states": 3}, {"spike1": 2, "conv2_quant": 2}, True),
         ({"act_states": 4, "weight_states": 15}, {"spike1": 2, "conv2_quant": 4}, False),
         ({"act_states": 16, "weight_states": 5}, {"spike1": 4, "conv2_quant": 3}, False),
-        ({"act_states": 256}, {"spike1": 8}, False),
+        ({"act_states": 256}, {"spike2": 8}, False),
         ({"act_states": 4, "signed": True}, {"spike1": 3}, False),
         ({"act_states": 3, "signed": True}, {"spike1": 3}, True),
     ],
     ids=str,
 )
 def test_quant_nodes_have_the_smallest_bit_width(settings, expected, clipped):
-    model = qonnx_model(folded(plan="4-16", shape=(3, 4, 4), edge_states=63, **settings) if "act" in "" else folded(
-        plan="4-16", shape=(3, 4, 4), **settings))
+    model = qonnx_model(folded(plan="4-16", shape=(3, 4, 4), **settings))
     assert {name: bits_of(model)[name] for name in expected} == expected
     assert ("Clip" in kinds(model)) == clipped
     assert ("Relu" in kinds(model)) != settings.get("signed", False)
@@ -283,7 +285,7 @@ def test_linear_layers_beyond_float32_run_in_float64(tmp_path):
     net = large_network("Linear")
     codes = np.stack(np.meshgrid([255, 256], [0, 1, 2, 255], [0, 1], indexing="ij"), -1).reshape(-1, 3)
     expected = net.reference(codes)
-    assert len(np.unique(expected[:, 0])) == 4
+    assert set(expected[:, 0].tolist()) == {0, 2, 3}  # below 2^24, 2^24, and one more, which float32 does not have
     write_onnx(net, tmp_path / "net.onnx")
     assert verify_onnx(tmp_path / "net.onnx", codes, expected, net).ok
     with pytest.raises(MaqdError, match=r"^big: its accumulators can reach 16777472, .*'qonnx' has no Linear in float64"):
@@ -337,16 +339,16 @@ def refused(net, model, path, match):
 def test_one_changed_threshold_is_found_wherever_it_matters(form, tmp_path):
     net = uneven_network()
     codes = np.stack(np.meshgrid(np.arange(-20, 21), np.arange(-20, 21), indexing="ij"), -1).reshape(-1, 2)
-    changed = ops.Threshold("even", ("fc2",), torch.tensor([[2, 5, 6], [1, 2, 3]]), torch.tensor([1, 1]))
+    changed = ops.Threshold("even", ("fc2",), torch.tensor([[2, 4, 7], [1, 2, 3]]), torch.tensor([1, 1]))
     tampered = IntegerNetwork([changed if op.name == "even" else op for op in net.ops])
     different = int((tampered.reference(codes) != net.reference(codes)).sum())
     assert different > 0
 
     model = FORMS["onnx" if form == "onnx" else "multithreshold"](net)
     if form == "onnx":
-        name, theta = "even_theta_", np.array([[5, 2]], np.float32)  # the second of three levels
+        name, theta = "even_theta__", np.array([[7, 3]], np.float32)  # the third of three levels
     else:
-        name, theta = "even_thresholds", np.array([[2, 5, 6], [1, 2, 3]], np.float32)
+        name, theta = "even_thresholds", np.array([[2, 4, 7], [1, 2, 3]], np.float32)
     before = onnx.numpy_helper.to_array(constant(model, name))
     assert before.shape == theta.shape
     assert (before != theta).sum() == 1
@@ -361,7 +363,7 @@ def test_one_changed_threshold_is_found_wherever_it_matters(form, tmp_path):
 def test_changed_numbers_of_a_quant_file_are_mismatches(small, name, tmp_path):
     model = qonnx_model(small)
     tensor = constant(model, name)
-    set_constant(tensor, onnx.numpy_helper.to_array(tensor) * -1)
+    set_constant(tensor, -onnx.numpy_helper.to_array(tensor) - 1)
     result = check(small, model, tmp_path / "net.onnx")
     assert result.mismatches > 0
     assert not result.ok

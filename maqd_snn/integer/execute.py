@@ -121,8 +121,8 @@ class TorchExecutor:
     """Runs a list of ops on one device.
 
     A product runs in float32 where its worst case, sum|w| * max|x|, stays below 2^24, else in float64. That is exact
-    for any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced precision) is found out by
-    comparing one random sample with int64, once per op and input shape, and answered by float64, then by an error.
+    for any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced precision) is found out
+    by comparing one random sample with int64, once per op and input shape, and answered by float64, then by an error.
     """
 
     def __init__(self, graph: Sequence[Op], bounds: Mapping[str, int], device: torch.device) -> None:

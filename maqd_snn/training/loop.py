@@ -126,8 +126,8 @@ def fit(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: 
     """Train the recipe's network and return the model of the epoch with the best validation accuracy.
 
     Every epoch ends with a checkpoint and the metrics as CSV in `out`, both written atomically. Shuffling and
-    augmentation draw from a generator seeded by (seed, epoch), so a resumed training continues as if it had never stopped. Equal
-    accuracies are decided by the lower validation loss. The test set is never looked at.
+    augmentation draw from a generator seeded by (seed, epoch), so a resumed training continues as if it had never
+    stopped. Equal accuracies are decided by the lower validation loss. The test set is never looked at.
 
     Args:
         recipe: the configuration. splits: its data. out: an existing folder.
