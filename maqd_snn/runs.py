@@ -27,8 +27,8 @@ from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.neuromorphic import FORMATS, Check, export, verify
 from maqd_snn.pricing import baselines, energy
 from maqd_snn.simulation import SimulationReport, simulate
-from maqd_snn.training import Fit, Recipe, fit
-from maqd_snn.training.checkpoint import write_tensors
+from maqd_snn.training import Fit, Recipe, build_model, fit
+from maqd_snn.training.checkpoint import load_model, read_tensors, write_tensors
 from maqd_snn.training.loop import batches
 
 RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
@@ -215,6 +215,14 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def read_model(run: Path, splits: Splits) -> SpikingNetwork:
+    """Return the trained model of a run, in eval mode."""
+    model = build_model(read_recipe(run), splits)
+    tensors, _ = read_tensors(run / MODEL)
+    load_model(model, tensors, str(run / MODEL))
+    return model.eval()
 
 
 def read_network(run_or_file: Path) -> IntegerNetwork:

@@ -193,6 +193,9 @@ def test_an_idx_dataset_is_fetched_then_read_without_the_server(served, tmp_path
     files.clear()
     again, _ = entry.read(tmp_path, download=True)
     assert (len(train), len(test), len(again)) == (200, 1000, 200)
+    train, test = replace(entry, train=pair).read(tmp_path, download=False)
+    assert (train.part, len(train), test.part, len(test)) == ("train+validation", 1200, "test", 1200)
+    np.testing.assert_array_equal(train.codes[:, 0], codes)
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == ["images.gz", "labels.gz"]
 
 
