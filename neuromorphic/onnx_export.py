@@ -13,8 +13,8 @@ and every op's output after the op. A file cannot refuse codes outside the input
   `MultiThreshold`, and so is every layer with `qonnx_model(net, multi_threshold=True)`.
 
 What other tools make of the QONNX form (read in their sources, not run): FINN has no layer for Clip, so for a number of
-levels that does not fill a bit width give it the MultiThreshold form. hls4ml turns a Clip into an unbounded ReLU and has
-no MultiThreshold: for it, use activation states 2, 4, 8, ..., or signed ones.
+levels that does not fill a bit width give it the MultiThreshold form. hls4ml turns a Clip into a ReLU without an upper
+limit and has no MultiThreshold: for it, use activation states 2, 4, 8, ..., which need no Clip.
 
 Axis letters: B batch, C channels, O output channels, I input channels, n thresholds per channel.
 """
@@ -46,8 +46,8 @@ QONNX_DOMAIN = "qonnx.custom_op.general"
 QONNX_VERSION = 1
 BATCH = "batch"
 
-# Up to here each level has its own comparison; above, all levels are compared along an axis, which is about as fast, takes
-# n times the memory, and keeps the number of nodes small.
+# Up to here each level has its own comparison; above, all levels are compared along an axis, which is about as fast,
+# takes n times the memory, and keeps the number of nodes small.
 LEVELS_BY_NODES = 15
 
 
@@ -278,8 +278,14 @@ def _linear(g: _Graph, op: ops.Linear, values: list[Value]) -> Value:
 
 
 def _max_pool(g: _Graph, op: ops.MaxPool2d, values: list[Value]) -> Value:
-    attributes = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding * 2}
-    return g.node("MaxPool", [g.cast(values[0], g.number(op))], shape=g.net.shapes[op.name], **attributes)
+    return g.node(
+        "MaxPool",
+        [g.cast(values[0], g.number(op))],
+        shape=g.net.shapes[op.name],
+        kernel_shape=op.kernel,
+        strides=op.stride,
+        pads=op.padding * 2,
+    )
 
 
 def _sum_pool(g: _Graph, op: ops.SumPool2d, values: list[Value]) -> Value:

@@ -26,7 +26,21 @@ LARGEST_FILE = 2**31 - 1
 BATCH_ELEMENTS = 2**24
 
 STANDARD = frozenset(
-    ["Add", "Cast", "Clip", "Conv", "Flatten", "GreaterOrEqual", "MatMul", "MaxPool", "Mul", "ReduceSum", "Relu", "Sub", "Unsqueeze"]
+    {
+        "Add",
+        "Cast",
+        "Clip",
+        "Conv",
+        "Flatten",
+        "GreaterOrEqual",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "ReduceSum",
+        "Relu",
+        "Sub",
+        "Unsqueeze",
+    }
 )
 QONNX = frozenset({"Quant", "MultiThreshold"})
 

@@ -75,7 +75,8 @@ def levels_in_float32(
 ) -> NDArray[np.float32]:
     """Return round_half_even(clip(A*z + D, low, high)) for z (C, points), product and sum each rounded to float32."""
     product = z.astype(np.float32) * multiplier[:, None]
-    return np.round(np.clip(product + offset[:, None], np.float32(low), np.float32(high)))
+    level: NDArray[np.float32] = np.round(np.clip(product + offset[:, None], np.float32(low), np.float32(high)))
+    return level
 
 
 def _widest(theta: Integers, low: int, bound: int) -> tuple[Floats, Floats]:
@@ -92,7 +93,7 @@ def _widest(theta: Integers, low: int, bound: int) -> tuple[Floats, Floats]:
     def score(t: Floats) -> Floats:
         least, most = interval(t)
         # A larger t means a smaller A, whose levels float32 resolves less finely: of equal margins the steepest wins.
-        return (most - least) / 2 - t * n * 2.0**-24
+        return (most - least) / 2 - t * (n / 2**24)
 
     # The smallest t leaves a margin of at least 1/4 even where one integer jumps over all levels; it is 1 for n = 1,
     # so that a binary spike has A = 1, and a whole D. With the largest, a single level spans the whole range.

@@ -297,7 +297,7 @@ def test_linear_layers_beyond_float32_run_in_float64(kind, tmp_path):
     assert len(set(expected[:, 0].tolist())) == {"Threshold": 3, "Readout": 8}[kind]
     write_onnx(net, tmp_path / "net.onnx")
     assert verify_onnx(tmp_path / "net.onnx", codes, expected, net).ok
-    with pytest.raises(MaqdError, match=r"^big: its accumulators can reach 16777984, .*'qonnx' has no Linear in float64"):
+    with pytest.raises(MaqdError, match=r"^big: .* can reach 16777984, .*'qonnx' has no Linear in float64"):
         qonnx_model(net)
 
 
@@ -323,7 +323,7 @@ def test_codes_beyond_float32_are_subtracted_exactly(tmp_path):
 def test_an_op_without_a_row_is_an_error_that_says_what_to_do(monkeypatch):
     net = folded("mlp")
     monkeypatch.delitem(onnx_export._PLAIN.rows, ops.Flatten)
-    with pytest.raises(MaqdError, match=r"^flatten: the format 'onnx' cannot express a Flatten; replace it by .*Linear"):
+    with pytest.raises(MaqdError, match=r"^flatten: the format 'onnx' cannot express a Flatten; replace .*Linear"):
         onnx_model(net)
 
 
@@ -385,17 +385,17 @@ def test_damaged_files_are_refused_or_compared_but_never_crash(small, form, tmp_
     expected = small.reference(codes)
     rng = np.random.default_rng(0)
     path = tmp_path / "net.onnx"
-    outcomes = set()
+    outcomes = []
     for _ in range(40):
         data = bytearray(whole)
         data[rng.integers(len(data))] = rng.integers(256)
         path.write_bytes(data)
         try:
-            outcomes.add(verify_onnx(path, codes, expected, small).ok)
+            outcomes.append(str(verify_onnx(path, codes, expected, small).ok))
         except MaqdError as error:
-            assert "\n" not in str(error)
-            outcomes.add("refused")
-    assert "refused" in outcomes
+            outcomes.append(str(error))
+    assert not any("\n" in outcome for outcome in outcomes)
+    assert len(set(outcomes) - {"True", "False"}) > 1
     for length in (0, 1, 10, len(whole) // 3, len(whole) - 1):
         refused(small, whole[:length], path, "is damaged, truncated or no ONNX")
     refused(small, b"\x89HDF\r\n\x1a\n" + bytes(200), path, "is damaged, truncated or no ONNX")
@@ -413,12 +413,14 @@ def test_nothing_outside_the_file_is_read(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("domain", "kind"), [("", "Loop"), ("", "ConstantOfShape"), ("com.microsoft", "Gelu"), ("os", "system"), ("", "Quant")]
+    ("domain", "kind"),
+    [("", "Loop"), ("", "ConstantOfShape"), ("com.microsoft", "Gelu"), ("os", "system"), ("", "Quant")],
 )
 def test_other_operators_are_refused_before_anything_runs(small, domain, kind, tmp_path):
     model = qonnx_model(small)
     model.graph.node[0].domain, model.graph.node[0].op_type = domain, kind
-    refused(small, model, tmp_path / "net.onnx", f"node '{domain + '.' if domain else ''}{kind}', which maqd-snn does not")
+    full = f"{domain}.{kind}" if domain else kind
+    refused(small, model, tmp_path / "net.onnx", f"node '{full}', which maqd-snn does not write")
 
 
 def test_functions_graphs_and_sparse_constants_are_refused(small, tmp_path):
@@ -442,7 +444,7 @@ def test_tensors_larger_than_the_network_has_are_refused_before_they_are_made(sm
         pads = next(attribute for attribute in node.attribute if attribute.name == "pads")
         pads.ints[:] = [10**5] * 4
         # What the file says of its own shapes does not help it.
-        refused(small, model, tmp_path / "net.onnx", "more than any tensor of this network|shapes do not fit|is not that")
+        refused(small, model, tmp_path / "net.onnx", "more than any tensor of this network|do not fit|is not that")
 
 
 def test_a_quant_node_cannot_lie_about_its_shape(small, tmp_path):
@@ -454,7 +456,8 @@ def test_a_quant_node_cannot_lie_about_its_shape(small, tmp_path):
 
 def test_files_of_another_network_are_refused(small, tmp_path):
     path = tmp_path / "net.onnx"
-    refused(small, onnx_model(folded("vgg", shape=(2, 8, 8), plan="4-M-4-S")), path, r"codes of shape \(2, 8, 8\), expected")
+    wider = folded("vgg", shape=(2, 8, 8), plan="4-M-4-S")
+    refused(small, onnx_model(wider), path, r"codes of shape \(2, 8, 8\), expected \(2, 6, 6\)")
     more = folded("vgg", plan="4-M-4-S", shape=(2, 6, 6), classes=6)
     refused(small, onnx_model(more), path, r"class scores of shape \(2, 6\) for 2 samples, expected \(5,\) each")
     narrow = onnx_model(small)

@@ -5,7 +5,7 @@ size. Colours are not in the charts: every shape has a class that the style shee
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -117,19 +117,40 @@ width="100%" height="10" rx="2" class="dense"></rect></svg>
     return _chart(label, step * len(rows), drawn)
 
 
-def log_dots(rows: Sequence[Dot], label: str, tick: Callable[[float], str]) -> str:
+def meter(
+    parts: Sequence[Part], label: str, interval: tuple[float, float] | None = None, mark: float | None = None
+) -> str:
+    """Return shares of 1 as bars over one another on a track, with an interval and a mark.
+
+    Args:
+        parts: shares, the longest first. label: what the chart shows. interval: its low and high end. mark: a share.
+    """
+    drawn = [_tag("rect", x="0", y=3, width="100%", height=8, rx=4, class_="dense")]
+    for part in parts:
+        width = _percent(min(part.value, 1.0))
+        drawn.append(_tag("rect", *_title(part.title), x="0", y=3, width=width, height=8, rx=4, class_=part.style))
+    if interval:
+        low, high = (_percent(share) for share in interval)
+        drawn += [_line(low, 7, high, 7, "whisker"), _line(low, 3, low, 11, "whisker"), _line(high, 3, high, 11, "whisker")]
+    if mark is not None:
+        drawn.append(_line(_percent(mark), 0, _percent(mark), 14, "mark"))
+    return _chart(label, 14, drawn)
+
+
+def log_dots(groups: Mapping[str, Sequence[Dot]], label: str, tick: Callable[[float], str]) -> str:
     """Return one dot per row on a logarithmic scale, with a line at every power of ten.
 
     A logarithmic scale has no zero, so lengths would mean nothing: the values are dots and not bars. A row whose value
     is not above zero keeps its words and has no dot.
 
     Args:
-        rows: from the top. label: what the chart shows. tick: writes the value of a power of ten.
+        groups: rows from the top, by heading. label: what the chart shows. tick: writes the value of a power of ten.
     """
-    values = [row.value for row in rows if row.value > 0 and math.isfinite(row.value)]
+    values = [row.value for rows in groups.values() for row in rows if row.value > 0 and math.isfinite(row.value)]
     low = math.floor(math.log10(min(values))) if values else 0
     high = max(math.ceil(math.log10(max(values))) if values else 1, low + 1)
-    step, bottom, first, width = 36, 36 * len(rows) + 4, 0.02, 0.96
+    step, heading_step, first, width = 36, 30, 0.02, 0.96
+    bottom = sum(heading_step + step * len(rows) for rows in groups.values()) + 6
 
     def place(value: float) -> str:
         return _percent(first + width * (math.log10(value) - low) / (high - low))
@@ -141,20 +162,32 @@ def log_dots(rows: Sequence[Dot], label: str, tick: Callable[[float], str]) -> s
         if (power - low) % every == 0:
             anchor = "start" if power == low else "end" if power == high else "middle"
             drawn.append(_words(tick(10.0**power), place(10.0**power), bottom + 15, "tick", anchor))
-    for index, row in enumerate(rows):
-        top = index * step
-        middle = top + 25
-        drawn += [_words(row.label, "0", top + 14, "name halo"), _words(row.note, "100%", top + 14, "note halo", "end")]
-        drawn.append(_line("0", middle, "100%", middle, "rail"))
-        if row.value > 0 and math.isfinite(row.value):
-            x = place(row.value)
-            if row.at_least:
-                drawn.append(_line(x, middle, "100%", middle, f"{row.style} arrow"))
-                tip = _tag("path", d="M-7 -4 L0 0 L-7 4", class_=f"{row.style} arrow")
-                drawn.append(_tag("svg", tip, x="100%", y=middle, overflow="visible"))
-            style = f"{row.style} open" if row.at_least else row.style
-            drawn.append(_tag("circle", *_title(f"{row.label}: {row.note}"), cx=x, cy=middle, r=6, class_=style))
+    top = 0
+    for heading, rows in groups.items():
+        drawn.append(_words(heading, "0", top + 18, "heading halo"))
+        top += heading_step
+        for row in rows:
+            drawn += _dot_row(row, top, place)
+            top += step
     return _chart(label, bottom + 20, drawn)
+
+
+def _dot_row(row: Dot, top: int, place: Callable[[float], str]) -> list[str]:
+    middle = top + 25
+    drawn = [
+        _words(row.label, "0", top + 14, "name halo"),
+        _words(row.note, "100%", top + 14, "note halo", "end"),
+        _line("0", middle, "100%", middle, "rail"),
+    ]
+    if not (row.value > 0 and math.isfinite(row.value)):
+        return drawn
+    x = place(row.value)
+    if row.at_least:
+        tip = _tag("path", d="M-7 -4 L0 0 L-7 4", class_=f"{row.style} arrow")
+        drawn.append(_line(x, middle, "100%", middle, f"{row.style} arrow"))
+        drawn.append(_tag("svg", tip, x="100%", y=middle, overflow="visible"))
+    style = f"{row.style} open" if row.at_least else row.style
+    return [*drawn, _tag("circle", *_title(f"{row.label}: {row.note}"), cx=x, cy=middle, r=6, class_=style)]
 
 
 def histogram(counts: Sequence[int], lowest: int, label: str) -> str:
