@@ -56,14 +56,16 @@ def bisect_thresholds(a: Tensor, b: Tensor, low: int, n: int, bound: int) -> tup
     return (reached * direction).T.contiguous(), direction
 
 
-def _integers(codes: Tensor) -> Tensor:
+def _integers(name: str, codes: Tensor) -> Tensor:
+    if not bool(torch.isfinite(codes).all()):
+        raise MaqdError(f"{name} has parameters that are not finite; the training has diverged")
     return codes.detach().cpu().round().to(torch.int64)
 
 
 def _weights(name: str, part: layers.QuantizedProduct) -> Tensor:
     if part.states is None:
         raise MaqdError(f"{name} has float weights and cannot be folded; build the model with weight_states >= 2")
-    return _integers(part.codes())
+    return _integers(name, part.codes())
 
 
 def _conv2d(name: str, inputs: Inputs, part: layers.Conv2d, bound: int) -> Op:
@@ -96,7 +98,7 @@ def _sum_pool(name: str, inputs: Inputs, part: layers.SumPool2d, bound: int) -> 
 def _readout(name: str, inputs: Inputs, part: layers.Readout, bound: int) -> Op:
     if not part.quantized:
         raise MaqdError(f"{name} has a float bias and cannot be folded; build the model with weight_states >= 2")
-    return ops.Readout(name, inputs, _integers(part.codes()))
+    return ops.Readout(name, inputs, _integers(name, part.codes()))
 
 
 FOLD: Mapping[type, Callable[[str, Inputs, Any, int], Op]] = MappingProxyType(

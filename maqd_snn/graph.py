@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer.ops import check_codes
-from maqd_snn.layers import NormSpike, Part, Readout
+from maqd_snn.layers import FLOAT32_EXACT, NormSpike, Part, Readout
 
 INPUT = "input"
 
@@ -46,6 +46,11 @@ class InputSpec:
     def largest(self) -> int:
         """The largest magnitude of a code minus the zero point."""
         return max(self.high - self.zero_point, self.zero_point - self.low)
+
+    @property
+    def wide(self) -> bool:
+        """Whether float32 does not hold every code exactly."""
+        return max(abs(self.low), abs(self.high)) >= FLOAT32_EXACT
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,10 @@ class SpikingNetwork(nn.Module):
                 raise MaqdError(f"{node.name}: {error}") from error
             if isinstance(node.part, NormSpike):
                 node.part.norm.label = node.name
-            self.parts[node.name] = node.part
+            try:
+                self.parts[node.name] = node.part
+            except KeyError as error:
+                raise MaqdError(f"a part cannot be named {node.name!r} ({error.args[0]}); use another name") from error
             self.inputs_of[node.name] = node.inputs
         if not nodes:
             raise MaqdError("a network needs at least one part")
@@ -150,7 +158,7 @@ class SpikingNetwork(nn.Module):
             )
         if not self.training and codes.numel():
             check_codes(int(codes.min()), int(codes.max()), spec.low, spec.high)
-        return codes.float() - spec.zero_point
+        return codes.to(torch.float64 if spec.wide else torch.float32) - spec.zero_point
 
     def trace(self, codes: Tensor) -> dict[str, Tensor]:
         """Return every node's output by name, the input's included."""

@@ -56,10 +56,11 @@ def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
         )
     if codes.is_floating_point() or codes.dtype == torch.bool:
         raise MaqdError(f"{op.name}: input codes must be an integer tensor, got {codes.dtype}")
-    codes = codes.to(p.device)
+    # As int64 first: torch compares no other unsigned type than uint8, and only differences are sure to fit `dtype`.
+    codes = codes.to(p.device, torch.int64)
     if codes.numel():
         check_codes(int(codes.min()), int(codes.max()), op.low, op.high)
-    return codes.to(p.dtype) - op.zero_point
+    return (codes - op.zero_point).to(p.dtype)
 
 
 def _conv2d(p: Prepared, values: Sequence[Tensor]) -> Tensor:
@@ -162,11 +163,11 @@ class TorchExecutor:
         generator = torch.Generator().manual_seed(0)
         largest = p.input_bounds[0]
         sample = torch.randint(-largest, largest + 1, (1, *shape), generator=generator)
-        expected = torch.from_numpy(evaluate(p.op, [sample.numpy()]))
+        expected = torch.from_numpy(evaluate(p.op, [sample.numpy()])).double()
         for dtype in dict.fromkeys((p.dtype, torch.float64)):
             p.use(dtype)
             got = TORCH[type(p.op)](p, [sample.to(self.device, dtype)])
-            if torch.equal(got.to("cpu", torch.int64), expected):
+            if torch.equal(got.to("cpu", torch.float64), expected):
                 p.checked.add(shape)
                 return
         raise MaqdError(

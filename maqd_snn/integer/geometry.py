@@ -8,6 +8,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import ops
 from maqd_snn.integer.ops import Op, Pair
@@ -106,7 +108,14 @@ SHAPES: Mapping[type[Op], Callable[[Any, Sequence[Shape]], Shape]] = MappingProx
 
 
 def _product_bound(op: ops.Conv2d | ops.Linear, bounds: Sequence[int]) -> int:
-    return int(op.weight.abs().flatten(1).sum(1).max()) * bounds[0]
+    rows = op.weight.flatten(1)
+    if _largest(rows) * rows.shape[1] < 2**62:
+        return int(rows.abs().sum(1).max()) * bounds[0]
+    return max(sum(map(abs, weights)) for weights in rows.tolist()) * bounds[0]  # int64 sums could wrap
+
+
+def _largest(values: Tensor) -> int:
+    return max(int(values.max()), -int(values.min()))  # not abs(): that of -2^63 is itself
 
 
 # The largest magnitude that any output, or any partial sum on the way to it, can take.
@@ -120,7 +129,7 @@ BOUNDS: Mapping[type[Op], Callable[[Any, Sequence[int]], int]] = MappingProxyTyp
         ops.SumPool2d: lambda op, bounds: bounds[0] * op.kernel[0] * op.kernel[1],
         ops.Add: lambda op, bounds: sum(bounds),
         ops.Flatten: lambda op, bounds: bounds[0],
-        ops.Readout: lambda op, bounds: bounds[0] + int(op.bias.abs().max()),
+        ops.Readout: lambda op, bounds: bounds[0] + _largest(op.bias),
     }
 )
 

@@ -48,7 +48,14 @@ def _integer(op: Op, field_name: str, ndim: int) -> None:
         raise MaqdError(f"{op.name}: {field_name} must be an integer tensor, got {kind}; fold the model first")
     if value.ndim != ndim or value.numel() == 0:
         raise MaqdError(f"{op.name}: {field_name} must have {ndim} axes and no empty one, got {tuple(value.shape)}")
-    object.__setattr__(op, field_name, value.detach().to("cpu", torch.int64).contiguous())
+    object.__setattr__(op, field_name, value.detach().to("cpu", torch.int64, copy=True).contiguous())
+
+
+def _whole(op: Op, *field_names: str) -> None:
+    for field_name in field_names:
+        value = getattr(op, field_name)
+        if type(value) is not int:
+            raise MaqdError(f"{op.name}: {field_name} must be a whole number, got {value!r}")
 
 
 def _pairs(op: Op, least: Mapping[str, int]) -> None:
@@ -80,6 +87,7 @@ class Input(Op):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _whole(self, "zero_point", "low", "high")
         if len(self.shape) not in (1, 3) or any(type(size) is not int or size < 1 for size in self.shape):
             raise MaqdError(f"{self.name}: shape must be (C, H, W) or (features,), each at least 1, got {self.shape}")
         if self.kind not in ("analog", "events"):
@@ -102,6 +110,7 @@ class Conv2d(Op):
         super().__post_init__()
         _integer(self, "weight", 4)
         _pairs(self, {"stride": 1, "padding": 0, "dilation": 1})
+        _whole(self, "groups")
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise MaqdError(f"{self.name}: {self.weight.shape[0]} channels cannot be split into {self.groups} groups")
 
@@ -132,6 +141,7 @@ class Threshold(Op):
         super().__post_init__()
         _integer(self, "thresholds", 2)
         _integer(self, "direction", 1)
+        _whole(self, "low")
         if self.direction.shape[0] != self.thresholds.shape[0] or not bool((self.direction.abs() == 1).all()):
             raise MaqdError(f"{self.name}: direction must hold +1 or -1 for each of {len(self.thresholds)} channels")
         oriented = self.thresholds * self.direction[:, None]

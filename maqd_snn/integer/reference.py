@@ -4,6 +4,7 @@ Axis letters: B batch, C channels, O output channels, H height, W width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -48,13 +49,14 @@ def _conv2d(op: ops.Conv2d, values: Sequence[Array]) -> Array:
     weight = op.weight.numpy()
     out, per_group, *kernel = weight.shape
     group_out = out // op.groups
+    positions = prod(output_size(values[0].shape[2:], (kernel[0], kernel[1]), op.stride, op.padding, op.dilation))
     total: Array | None = None
     for (dy, dx), read in _windows(values[0], (kernel[0], kernel[1]), op.stride, op.padding, op.dilation, fill=0):
         if total is None:
             total = np.zeros((read.shape[0], out, *read.shape[2:]), np.int64)
         for g in range(op.groups):
             of_group = slice(g * group_out, (g + 1) * group_out)
-            patch = read[:, g * per_group : (g + 1) * per_group].reshape(read.shape[0], per_group, -1)
+            patch = read[:, g * per_group : (g + 1) * per_group].reshape(read.shape[0], per_group, positions)
             product = weight[of_group, :, dy, dx] @ patch  # (B, O/groups, H'*W')
             total[:, of_group] += product.reshape(read.shape[0], group_out, *read.shape[2:])
     assert total is not None  # a kernel has at least one tap
@@ -92,7 +94,7 @@ REFERENCE: Mapping[type[Op], Callable[[Any, Sequence[Array]], Array]] = MappingP
         ops.MaxPool2d: _max_pool,
         ops.SumPool2d: _sum_pool,
         ops.Add: lambda op, values: np.sum(values, axis=0),
-        ops.Flatten: lambda op, values: values[0].reshape(len(values[0]), -1),
+        ops.Flatten: lambda op, values: values[0].reshape(len(values[0]), prod(values[0].shape[1:])),
         ops.Readout: lambda op, values: values[0] + op.bias.numpy(),
     }
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-LABELLED_LEVELS = 8  # up to here every level of a histogram carries its share
+LABELLED_LEVELS = 5  # up to here every level of a histogram carries its share, beyond only the most frequent one
 DRAWN_LEVELS = 32  # beyond, the bars of a histogram are one shape
 DRAWN_CLASSES = 128  # beyond, neighbouring classes of a heat map share a cell
 SHADES = 8
@@ -196,33 +196,32 @@ def histogram(counts: Sequence[int], lowest: int, label: str) -> str:
     Args:
         counts: how often each level was emitted, from the lowest up. lowest: the lowest level. label: what it shows.
     """
-    height, base, total = 128, 108, sum(counts)
-    top = 18 if len(counts) <= LABELLED_LEVELS else 6
+    height, base, top, total, size = 128, 108, 18, sum(counts), max(len(counts), 1)
     tallest = max(counts, default=0)
-    slot = 1 / max(len(counts), 1)
-    gap = slot * (0.16 if len(counts) <= DRAWN_LEVELS else 0.0)
-    drawn, outline = [_line("0", base, "100%", base, "axis")], []
+    gap = 0.16 / size
+    drawn, outline = [_line("0", base, "100%", base, "axis")], ""
     for index, number in enumerate(counts):
         level, share = lowest + index, number / total if total else 0.0
         tall = (base - top) * number / tallest if tallest else 0.0
-        if len(counts) > DRAWN_LEVELS:
-            outline.append(f"M{index} {_number(base)}v-{_number(tall)}h1v{_number(tall)}z")
-            continue
-        words = _title(f"level {level}: {number:,} times, {100 * share:.2f} %")
-        style = "silent" if level == 0 else "synops"
-        width, x = _percent(slot - gap), _percent(index * slot + gap / 2)
-        drawn.append(_tag("rect", *words, x=x, y=base - tall, width=width, height=tall, class_=style))
-        if len(counts) <= LABELLED_LEVELS:
-            drawn.append(
-                _words(f"{100 * share:.1f}%", _percent((index + 0.5) * slot), base - tall - 5, "tick", "middle")
-            )
+        if size > DRAWN_LEVELS:
+            outline += f"M{index} {_number(base)}v-{_number(tall)}h1v{_number(tall)}z"
+        else:
+            words = _title(f"level {level}: {number:,} times, {100 * share:.2f} %")
+            x, style = _percent(index / size + gap / 2), "silent" if level == 0 else "synops"
+            width = _percent(1 / size - gap)
+            drawn.append(_tag("rect", *words, x=x, y=base - tall, width=width, height=tall, class_=style))
+        if size <= LABELLED_LEVELS or index == counts.index(tallest):
+            at = (index + 0.5) / size
+            anchor = "middle" if size <= LABELLED_LEVELS or 0.1 < at < 0.9 else "start" if at < 0.5 else "end"
+            x = _percent(at if anchor == "middle" else index / size if anchor == "start" else (index + 1) / size)
+            drawn.append(_words(f"{100 * share:.1f}%", x, base - tall - 5, "tick", anchor))
     if outline:
-        shape = _tag("path", d="".join(outline), class_="synops")
-        view = f"0 0 {len(counts)} {height}"
+        view = f"0 0 {size} {height}"
+        shape = _tag("path", d=outline, class_="synops")
         drawn.append(_tag("svg", shape, width="100%", height=height, viewBox=view, preserveAspectRatio="none"))
-    every = math.ceil(len(counts) / 9)
-    for index in range(0, len(counts), every):
-        drawn.append(_words(str(lowest + index), _percent((index + 0.5) * slot), base + 14, "tick", "middle"))
+    every = max(1, *(int(step) for step in ticks(0, size, 4 if size > 100 else 8)[1:2]))
+    for index in range(-lowest % every, len(counts), every):
+        drawn.append(_words(str(lowest + index), _percent((index + 0.5) / size), base + 14, "tick", "middle"))
     return _chart(label, height, drawn)
 
 
@@ -346,7 +345,7 @@ def heat_map(matrix: Sequence[Sequence[int]], label: str) -> tuple[str, int]:
     paths = [_tag("path", d=shapes[style], class_=style) for style in sorted(shapes)]
     frame = _tag("rect", width=size, height=size, class_="frame", vector_effect="non-scaling-stroke")
     view = f"0 0 {size} {size}"
-    first, rest = 0.07, 0.92
+    first, rest = 0.06, 0.93
     grid = _tag(
         "svg", frame, *paths, x=_percent(first), y=_percent(first), width=_percent(rest), height=_percent(rest),
         viewBox=view, preserveAspectRatio="none", shape_rendering="crispEdges",

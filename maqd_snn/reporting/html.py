@@ -21,6 +21,7 @@ TEMPLATE = "report.html.j2"
 HEADLINE_PROFILE = "cmos45-int8"
 BASELINE_NODE = "45 nm"  # the dense baselines are arithmetic of this node, so only its profiles compare with them
 NUMBERED_CLASSES = 20  # up to here a confusion matrix is a table of numbers, beyond a heat map
+LISTED_CLASSES = 20
 CHARTED_OPS = 12
 NO_VALUE = "–"  # noqa: RUF001 (an en dash stands in empty cells)
 
@@ -107,7 +108,7 @@ def _page(report: Values) -> dict[str, Any]:
         "curves": _curves(report.get("history") or (), provenance.get("best_epoch")),
         "confusion": _confusion(simulation.get("confusion"), card.get("classes") or ()),
         "terms": [_term(simulation["total"], simulation["samples"], *term) for term in TERMS],
-        "dataset": card,
+        "dataset": _dataset(card),
         "facts": _facts(report),
         "library": str(report.get("library") or "maqd-snn"),
         "created": str(report.get("created") or ""),
@@ -214,7 +215,7 @@ def _accuracy(report: Values, sample: str) -> dict[str, str]:
         texts["counted"] = f"{round(test * samples):,} of {samples:,} test {sample}s"
         texts["interval"] = f"{100 * low:.{digits}f} to {_share(high, digits)}"
         part = charts.Part(test, "synops", "")
-        texts["meter"] = Markup(charts.meter([part], "Accuracy", (low, high), 1 / classes if classes else None))
+        texts["meter"] = Markup(charts.meter([part], f"Accuracy {texts['test']}", (low, high), 1 / classes if classes else None))
     if validation is not None:
         texts["validation"] = _share(validation, digits)
     if classes:
@@ -225,16 +226,17 @@ def _accuracy(report: Values, sample: str) -> dict[str, str]:
 def _synops(simulation: Values) -> dict[str, str]:
     total, samples = simulation["total"], simulation["samples"]
     spiking = total["dense_macs"] - total["macs"]
+    share = _share(total["synops"] / spiking if spiking else None)
     names = (("synops", "synops"), ("effective", "effective_synops"))
     parts = [charts.Part(total[key] / spiking, style, "") for style, key in names] if spiking else []
     return {
         "mean": _quantity(total["synops"] / samples),
         "deviation": _deviation(total, "synops"),
-        "share": _share(total["synops"] / spiking if spiking else None),
+        "share": share,
         "spiking_macs": _quantity(spiking / samples),
         "effective": _quantity(total["effective_synops"] / samples),
         "macs": _quantity(total["macs"] / samples) if total["macs"] else "",
-        "meter": Markup(charts.meter(parts, "SynOps as a share of dense MACs")) if spiking else "",
+        "meter": Markup(charts.meter(parts, f"SynOps are {share} of the dense MACs")) if spiking else "",
     }
 
 
@@ -601,7 +603,7 @@ def _term(total: Values, samples: int, key: str, name: str, meaning: str) -> dic
 
 
 def _facts(report: Values) -> list[dict[str, Any]]:
-    """Return the tables of names and values of the section on provenance."""
+    """Return the lists of names and values of the section on provenance."""
     provenance = report.get("provenance") or {}
     run = {
         "library": report.get("library"),
@@ -611,10 +613,25 @@ def _facts(report: Values) -> list[dict[str, Any]]:
     }
     groups = (("Recipe", report.get("recipe") or {}), ("Run", run), ("Machine", report.get("machine") or {}))
     return [
-        {"title": title, "rows": [(key.replace("_", " "), _fact(value)) for key, value in group.items() if value != ""]}
+        {"title": title, "entries": [(key.replace("_", " "), _fact(value)) for key, value in group.items() if value != ""]}
         for title, group in groups
         if group
     ]
+
+
+def _dataset(card: Values) -> list[tuple[str, str]]:
+    parts = ((card.get(key), word) for key, word in (("train", "training"), ("validation", "validation"), ("test", "test")))
+    classes = [str(name) for name in card.get("classes") or ()]
+    listed = ", ".join(classes[:LISTED_CLASSES])
+    more = f" and {len(classes) - LISTED_CLASSES} more" if len(classes) > LISTED_CLASSES else ""
+    shape = " × ".join(str(size) for size in card.get("shape") or ())
+    entries = (
+        ("Parts", ", ".join(f"{number:,} for {word}" for number, word in parts if number is not None)),
+        ("Input", f"{shape}, codes {card.get('low')} to {card.get('high')}, {card.get('kind')}" if shape else ""),
+        ("Classes", f"{len(classes)}: {listed}{more}" if classes else ""),
+        *((name, str(card.get(key) or "")) for key, name in (("licence", "Licence"), ("citation", "Citation"), ("url", "From"))),
+    )
+    return [entry for entry in entries if entry[1]]
 
 
 def _fact(value: object) -> str:
