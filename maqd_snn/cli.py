@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "train a recipe and fold it into an integer network")
     _training_options(train)
 
-    evaluate = _command(commands, "eval", _eval, "accuracy of a run's integer network")
+    evaluate = _command(commands, "eval", _eval, "accuracy of a run's integer network (or float twin)")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     evaluate.add_argument("--part", default="test", help="train, validation or test (default: test)")
     _data_options(evaluate)
@@ -114,7 +114,8 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
     for name in SETTABLE:
         parser.add_argument(_flag(name), dest=f"set_{name}", help=argparse.SUPPRESS)
-    lines, line = [], ""
+    lines: list[str] = []
+    line = ""
     for name in SETTABLE:
         if len(line) + len(_flag(name)) > 76:
             lines, line = [*lines, line], ""
@@ -182,9 +183,13 @@ def _formats(options: Command) -> list[str] | None:
 def _start(options: Command) -> tuple[Recipe, Any, Path]:
     from maqd_snn.datasets import load_splits
     from maqd_snn.runs import open_run
-    from maqd_snn.training.loop import build_model
+    from maqd_snn.training import build_model
 
     recipe = _recipe(options)
+    if options.command == "run" and not recipe.foldable:
+        raise MaqdError(
+            "a float twin (states 'none') has no integer network; train it with: maqd train, then maqd eval"
+        )
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     build_model(recipe, splits)  # an impossible network is refused before anything is written
     out: Path = options.out or Path("runs") / recipe.name
@@ -193,23 +198,31 @@ def _start(options: Command) -> tuple[Recipe, Any, Path]:
 
 
 def _train(options: Command) -> int:
-    from maqd_snn.runs import train
+    from dataclasses import asdict
+
+    from maqd_snn.runs import fold_run, train
 
     recipe, splits, out = _start(options)
-    net = train(recipe, splits, out, options.resume, options.quiet)
-    accuracy = net.provenance["validation_accuracy"]
-    print(f"{recipe.name}: validation accuracy {accuracy:.4f}, best epoch {net.provenance['best_epoch']}; in {out}")
-    _write_json(options, net.provenance)
+    result = train(recipe, splits, out, options.resume, options.quiet)
+    kind = "float twin, nothing to fold"
+    if recipe.foldable:
+        fold_run(recipe, splits, result, out)
+        kind = "folded"
+    best = result.best
+    print(
+        f"{recipe.name}: validation accuracy {best.validation_accuracy:.4f}, best epoch {best.epoch}; {kind}; in {out}"
+    )
+    _write_json(options, {"recipe": asdict(recipe), "history": [asdict(entry) for entry in result.history]})
     return 0
 
 
 def _run(options: Command) -> int:
-    from maqd_snn.runs import export_run, simulate_run, train
+    from maqd_snn.runs import export_run, fold_run, simulate_run, train
 
     started = time.perf_counter()
     profiles, formats, samples = _profiles(options), _formats(options), _positive(options.samples, "--samples")
     recipe, splits, out = _start(options)
-    net = train(recipe, splits, out, options.resume, options.quiet)
+    net = fold_run(recipe, splits, train(recipe, splits, out, options.resume, options.quiet), out)
     simulation = simulate_run(net, splits)
     exports = export_run(net, out, splits.test.codes[:samples], formats)
     report = _write_report(options, net, splits, simulation, exports, profiles, out)
@@ -258,17 +271,16 @@ def _eval(options: Command) -> int:
 
     from maqd_snn.datasets import load_splits
     from maqd_snn.errors import unknown_name
-    from maqd_snn.runs import SIMULATION_BATCH, read_network, read_recipe
-    from maqd_snn.training.loop import batches
+    from maqd_snn.runs import count_right, read_recipe
 
-    recipe, net = read_recipe(options.run), read_network(options.run)
+    recipe = read_recipe(options.run)
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     if options.part not in parts:
         raise unknown_name("part", options.part, parts)
-    data = parts[options.part]
-    right = sum(int((net(codes).argmax(1) == labels).sum()) for codes, labels in batches(data, SIMULATION_BATCH))
-    print(f"{recipe.name}, {options.part}: {right} of {len(data)} right, accuracy {right / len(data):.4f}")
+    right = count_right(options.run, recipe, splits, data := parts[options.part])
+    kind = "integer network" if recipe.foldable else "float twin"
+    print(f"{recipe.name}, {kind}, {options.part}: {right} of {len(data)} right, accuracy {right / len(data):.4f}")
     result = {"part": options.part, "right": right, "samples": len(data), "accuracy": right / len(data)}
     _write_json(options, {**result, "recipe": asdict(recipe)})
     return 0

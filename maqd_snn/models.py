@@ -255,5 +255,5 @@ def build(
         weight_step=weight_step,
         pool_first=pool_first,
     )
-    spec = InputSpec(tuple(input_shape), zero_point, *input_range, input_kind)
+    spec = InputSpec(tuple(input_shape), zero_point, *input_range, input_kind)  # type: ignore[arg-type]
     return MODELS[model](spec, classes, q, plan)

@@ -48,7 +48,7 @@ def round_clip_codes(v: Tensor, step: float, low: int, high: int) -> Tensor:
         raise MaqdError(f"round_clip expects step > 0, got {step}; use the distance between two quantized values")
     if not low < high:
         raise MaqdError(f"round_clip expects low < high, got low={low}, high={high}")
-    codes: Tensor = _RoundClipCodes.apply(v / step, low, high)
+    codes: Tensor = _RoundClipCodes.apply(v / step, low, high)  # type: ignore[no-untyped-call]
     return codes
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from maqd_snn._version import __version__
-from maqd_snn.datasets import Splits
+from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.files import write_text
 from maqd_snn.folding import fold
@@ -98,11 +98,16 @@ def _json(file: Path) -> Any:
         raise MaqdError(f"{str(file)!r} is damaged: it is no JSON text ({error})") from error
 
 
-def train(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> IntegerNetwork:
-    """Train, fold, and write the model of the best epoch and its integer network; return the network."""
+def train(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> Fit:
+    """Train, and write the model of the best epoch."""
     result = fit(recipe, splits, out, resume, quiet)
     history = [asdict(entry) for entry in result.history]
     write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})
+    return result
+
+
+def fold_run(recipe: Recipe, splits: Splits, result: Fit, out: Path) -> IntegerNetwork:
+    """Fold the trained model, check it against `model.eval()`, and write the integer network with its provenance."""
     check = check_folding(result.model, net := fold(result.model), splits)
     net = IntegerNetwork(net.ops, _provenance(recipe, result, net, check))
     net.save(out / NETWORK)
@@ -223,6 +228,13 @@ def read_model(run: Path, splits: Splits) -> SpikingNetwork:
     tensors, _ = read_tensors(run / MODEL)
     load_model(model, tensors, str(run / MODEL))
     return model.eval()
+
+
+@torch.no_grad()
+def count_right(run: Path, recipe: Recipe, splits: Splits, data: ImageDataset) -> int:
+    """Return how many images the run's integer network (or its float twin) classifies right."""
+    network = read_network(run) if recipe.foldable else read_model(run, splits)
+    return sum(int((network(codes).argmax(1) == labels).sum()) for codes, labels in batches(data, SIMULATION_BATCH))
 
 
 def read_network(run_or_file: Path) -> IntegerNetwork:

@@ -76,5 +76,5 @@ def spike(x: Tensor, low: int, n: int, surrogate: Surrogate) -> Tensor:
 
     Source: S3NN (arXiv 2201.10879) for one step from surrogate to level; the sum over levels is this library's choice.
     """
-    levels: Tensor = _Spike.apply(x, low, n, surrogate)
+    levels: Tensor = _Spike.apply(x, low, n, surrogate)  # type: ignore[no-untyped-call]
     return levels

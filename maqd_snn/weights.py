@@ -65,7 +65,7 @@ def default_weight_step(states: int) -> float:
         MaqdError: states outside 2..255.
 
     >>> [round(default_weight_step(m), 4) for m in (2, 3, 4)]
-    [0.7979, 1.224, 0.4979]
+    [0.7979, 1.224, 0.4978]
     """
     check_weight_states(states)
     inverse_golden = (math.sqrt(5) - 1) / 2

@@ -244,6 +244,10 @@ def firing_threshold(op: Op, bound: int) -> int:
 
     Raises:
         MaqdError: neither is exact.
+
+    >>> op = ops.Flatten("flatten", ("input",))
+    >>> firing_threshold(op, 1000), firing_threshold(op, 3_000_000)
+    (2002, 1)
     """
     for theta in (2 * bound + 2, 1):
         if 2 * theta + 4 * bound + 3 <= FLOAT32_EXACT:

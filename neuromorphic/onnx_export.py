@@ -9,8 +9,8 @@ and every op's output after the op. A file cannot refuse codes outside the input
 - `qonnx`: codes and class scores are integers held in float32, and weights stand behind `Quant` nodes of the smallest
   bit width. A `Threshold` is Mul, Add, Relu, Quant; where the levels do not fill the bit width there is a Clip before
   the Quant; for signed levels there is no Relu. Multiplier and offset are those of `quant_fit`. A layer in which a
-  channel has none, since float32 cannot resolve thresholds among accumulators of many millions, is written as
-  `MultiThreshold`, and so is every layer with `qonnx_model(net, multi_threshold=True)`.
+  channel has none, since float32 cannot resolve its thresholds (32 levels and more, or accumulators of millions), is
+  written as `MultiThreshold`, and so is every layer with `qonnx_model(net, multi_threshold=True)`.
 
 What other tools make of the QONNX form (read in their sources, not run): FINN has no layer for Clip, so for a number of
 levels that does not fill a bit width give it the MultiThreshold form. hls4ml turns a Clip into a ReLU without an upper

@@ -81,7 +81,7 @@ def levels_in_float32(
 
 def _widest(theta: Integers, low: int, bound: int) -> tuple[Floats, Floats]:
     """Return (A > 0, D), (C,) float64, with the widest margin for oriented thresholds (C, n)."""
-    n = theta.shape[1]
+    n: int = theta.shape[1]
     j = np.arange(1, n + 1)
     always, never = theta <= -bound, theta > bound
     below = np.where(always, -np.inf, np.where(never, bound, theta - 1)).astype(np.float64)

@@ -100,6 +100,17 @@ def test_train_alone_and_one_format(tmp_path, capsys):
     assert "OK: 0 of 50 class scores differ" in capsys.readouterr().out
 
 
+def test_the_float_twin_is_trained_and_evaluated(tmp_path, capsys):
+    out = tmp_path / "twin"
+    twin = ["--act-states", "none", "--weight-states", "none", *OPTIONS]
+    fails(capsys, ["run", "digits", "--out", out, *twin], "a float twin (states 'none') has no integer network")
+    assert not out.exists()
+    assert main(["train", "digits", "--out", str(out), *twin]) == 0
+    assert main(["eval", str(out)]) == 0
+    assert "digits, float twin, test: " in capsys.readouterr().out
+    assert not (out / "network.h5").exists()
+
+
 def test_a_wrong_file_fails_verification_with_code_1(run, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["train", "digits", "--out", str(other), "--seed", "1", *OPTIONS]) == 0

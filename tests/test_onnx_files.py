@@ -438,13 +438,15 @@ def test_functions_graphs_and_sparse_constants_are_refused(small, tmp_path):
 
 
 def test_tensors_larger_than_the_network_has_are_refused_before_they_are_made(small, tmp_path):
-    for write in FORMS.values():
-        model = write(small)
-        node = next(node for node in model.graph.node if node.op_type == "Conv")
-        pads = next(attribute for attribute in node.attribute if attribute.name == "pads")
-        pads.ints[:] = [10**5] * 4
-        # What the file says of its own shapes does not help it.
-        refused(small, model, tmp_path / "net.onnx", "more than any tensor of this network|do not fit|is not that")
+    # 200004 x 200004 behind the first convolution, and a stride of its pool that brings it back to 3 x 3.
+    model = onnx_model(small)
+    for node, key, values in (("conv1", "pads", [10**5] * 4), ("pool1", "strides", [100_001] * 2)):
+        entry = next(entry for entry in model.graph.node if entry.name == node)
+        next(attribute for attribute in entry.attribute if attribute.name == key).ints[:] = values
+    refused(small, model, tmp_path / "net.onnx", r"\(0, 4, 200004, 200004\), more than any tensor of this network")
+    large = onnx_model(small)
+    large.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(10**4, np.float32), "large"))
+    refused(small, large, tmp_path / "net.onnx", r"'large' has the shape \(10000,\), more than any")
 
 
 def test_a_quant_node_cannot_lie_about_its_shape(small, tmp_path):

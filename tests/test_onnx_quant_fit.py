@@ -67,17 +67,23 @@ def test_no_affine_map_has_these_thresholds():
     assert fit.fitted.tolist() == [False, True]
 
 
-def test_accumulators_too_large_for_float32_are_not_fitted_wrongly():
-    # Thresholds 100000 apart near 8 million: float32 resolves neither the product nor the sum to one accumulator.
-    bound = 2**23
-    theta = bound - 1 - 100_000 * np.arange(15)[::-1]
-    fit = fit_quant(np.stack([theta, theta + np.arange(15) % 2]), np.array([1, 1]), low=0, bound=bound)
-    for channel, row in enumerate(np.stack([theta, theta + np.arange(15) % 2])):
-        z = np.concatenate([row, row - 1]).astype(np.float32)
-        y = z * fit.multiplier[channel] + fit.offset[channel]
-        right = (np.round(np.clip(y, 0, 15)) == np.concatenate([np.arange(1, 16), np.arange(15)])).all()
-        assert right == fit.fitted[channel]
-    assert not fit.fitted.all()
+@pytest.mark.parametrize("n", [3, 15, 63])
+def test_accumulators_too_large_for_float32_are_not_fitted_wrongly(n):
+    # Float32 resolves neither the product nor the sum to one accumulator: whatever is wrong must be found out.
+    bound = 2**22
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(400, generator=generator) / 2**20, torch.rand(400, generator=generator)
+    thresholds, direction = (x.numpy() for x in bisect_thresholds(a, b, 0, n, bound))
+    fit = fit_quant(thresholds, direction, 0, bound)
+    right = []
+    for theta, sign, multiplier, offset in zip(thresholds, direction, fit.multiplier, fit.offset, strict=True):
+        z = np.clip(np.concatenate([theta - 1, theta, theta + 1, [-bound, bound]]), -bound, bound)
+        level = ((z[:, None] >= theta) if sign > 0 else (z[:, None] <= theta)).sum(1)
+        y = z.astype(np.float32) * multiplier + offset
+        right.append(bool((np.round(np.clip(y, 0, n)) == level).all()))
+    assert fit.fitted.tolist() == right
+    assert fit.fitted.sum() > 0
+    assert fit.fitted.sum() < 400
 
 
 def test_channels_of_one_level_have_no_slope():

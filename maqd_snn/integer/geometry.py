@@ -111,7 +111,8 @@ def _product_bound(op: ops.Conv2d | ops.Linear, bounds: Sequence[int]) -> int:
     rows = op.weight.flatten(1)
     if _largest(rows) * rows.shape[1] < 2**62:
         return int(rows.abs().sum(1).max()) * bounds[0]
-    return max(sum(map(abs, weights)) for weights in rows.tolist()) * bounds[0]  # int64 sums could wrap
+    sums = [sum(abs(int(code)) for code in weights) for weights in rows.tolist()]  # as int64 they could wrap
+    return max(sums) * bounds[0]
 
 
 def _largest(values: Tensor) -> int:

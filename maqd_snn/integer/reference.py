@@ -77,12 +77,14 @@ def _threshold(op: ops.Threshold, values: Sequence[Array]) -> Array:
 def _max_pool(op: ops.MaxPool2d, values: Sequence[Array]) -> Array:
     lowest = int(np.iinfo(np.int64).min)
     taps = _windows(values[0], op.kernel, op.stride, op.padding, (1, 1), fill=lowest)
-    return np.max([read for _, read in taps], axis=0)
+    largest: Array = np.max([read for _, read in taps], axis=0)
+    return largest
 
 
 def _sum_pool(op: ops.SumPool2d, values: Sequence[Array]) -> Array:
     taps = _windows(values[0], op.kernel, op.stride, op.padding, (1, 1), fill=0)
-    return np.sum([read for _, read in taps], axis=0)
+    total: Array = np.sum([read for _, read in taps], axis=0)
+    return total
 
 
 REFERENCE: Mapping[type[Op], Callable[[Any, Sequence[Array]], Array]] = MappingProxyType(

@@ -1,7 +1,7 @@
 """Charts as SVG text for an HTML page: values in, text out, the same text for the same values.
 
-Positions along x are percentages and sizes of letters are pixels, so a chart fills any width and its letters keep their
-size. Colours are not in the charts: every shape has a class that the style sheet of the page paints, for light and dark.
+Positions along x are percentages and sizes of letters are pixels: a chart fills any width and its letters keep their
+size. Colours are not in the charts: every shape has a class, which the page's style sheet paints for light and dark.
 """
 
 import math
@@ -131,7 +131,11 @@ def meter(
         drawn.append(_tag("rect", *_title(part.title), x="0", y=3, width=width, height=8, rx=4, class_=part.style))
     if interval:
         low, high = (_percent(share) for share in interval)
-        drawn += [_line(low, 7, high, 7, "whisker"), _line(low, 3, low, 11, "whisker"), _line(high, 3, high, 11, "whisker")]
+        drawn += [
+            _line(low, 7, high, 7, "whisker"),
+            _line(low, 3, low, 11, "whisker"),
+            _line(high, 3, high, 11, "whisker"),
+        ]
     if mark is not None:
         drawn.append(_line(_percent(mark), 0, _percent(mark), 14, "mark"))
     return _chart(label, 14, drawn)
@@ -231,7 +235,7 @@ def ticks(low: float, high: float, number: int = 4) -> list[float]:
     >>> ticks(0.12, 0.89)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     >>> ticks(3.0, 3.0)
-    [2.0, 3.0, 4.0]
+    [2.0, 2.5, 3.0, 3.5, 4.0]
     """
     if not high > low:
         low, high = low - max(abs(low), 1.0) / 3, high + max(abs(high), 1.0) / 3

@@ -5,6 +5,8 @@ Every text of a report is data: the template escapes it, and the page forbids th
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -22,10 +24,12 @@ HEADLINE_PROFILE = "cmos45-int8"
 BASELINE_NODE = "45 nm"  # the dense baselines are arithmetic of this node, so only its profiles compare with them
 NUMBERED_CLASSES = 20  # up to here a confusion matrix is a table of numbers, beyond a heat map
 LISTED_CLASSES = 20
+SHOWN_MISTAKES = 8
 CHARTED_OPS = 12
-NO_VALUE = "–"  # noqa: RUF001 (an en dash stands in empty cells)
+NO_VALUE = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
-# The counts that the page explains: key, name, unit word, meaning.
+# The counts that the page explains: key, name, meaning.
 TERMS: tuple[tuple[str, str, str], ...] = (
     ("events", "Events", "Nonzero values arriving at a spiking layer, after any pooling."),
     (
@@ -38,14 +42,15 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     (
         "unit_spike_acs",
         "Unit-spike accumulations",
-        "What the SynOps become where a spike of level k is sent as k spikes of level 1 (hardware without graded spikes).",
+        "What the SynOps become where a spike of level k is sent as k spikes of level 1, for hardware without graded "
+        "spikes.",
     ),
     (
         "bit_serial_adds",
         "Bit-serial additions",
         "What the SynOps become where a level is sent bit by bit: one addition per set bit of the level.",
     ),
-    ("dense_macs", "Dense MACs", "All connections of all layers: the multiply-accumulates of the network without spikes."),
+    ("dense_macs", "Dense MACs", "All connections of all layers: the work of the network without spikes."),
     (
         "macs",
         "MACs charged",
@@ -78,6 +83,7 @@ def html_report(report: dict[str, Any]) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # JSON may hold halves of surrogate pairs, files may not
 
 
+@cache
 def _environment() -> Environment:
     folder = files("maqd_snn.reporting")
     return Environment(
@@ -111,7 +117,7 @@ def _page(report: Values) -> dict[str, Any]:
         "dataset": _dataset(card),
         "facts": _facts(report),
         "library": str(report.get("library") or "maqd-snn"),
-        "created": str(report.get("created") or ""),
+        "created": _moment(report.get("created")),
     }
 
 
@@ -169,7 +175,7 @@ def ratio_text(ours: float, theirs: float) -> tuple[str, str]:
         return "equal to", "even"
     factor, word, mood = (ratio, "below", "good") if ratio > 1 else (1 / ratio, "above", "bad")
     written = f"{factor:,.0f}" if factor >= 99.95 else f"{factor:.1f}" if factor >= 9.995 else f"{factor:.2f}"
-    return f"{written}\N{NO-BREAK SPACE}× {word}", mood
+    return f"{written} {TIMES} {word}", mood
 
 
 def wilson_interval(share: float, samples: int) -> tuple[float, float]:
@@ -214,8 +220,8 @@ def _accuracy(report: Values, sample: str) -> dict[str, str]:
         texts["test"] = _share(test, digits)
         texts["counted"] = f"{round(test * samples):,} of {samples:,} test {sample}s"
         texts["interval"] = f"{100 * low:.{digits}f} to {_share(high, digits)}"
-        part = charts.Part(test, "synops", "")
-        texts["meter"] = Markup(charts.meter([part], f"Accuracy {texts['test']}", (low, high), 1 / classes if classes else None))
+        part, chance = charts.Part(test, "synops", ""), 1 / classes if classes else None
+        texts["meter"] = Markup(charts.meter([part], f"Accuracy {texts['test']}", (low, high), chance))
     if validation is not None:
         texts["validation"] = _share(validation, digits)
     if classes:
@@ -297,7 +303,7 @@ def _energy_chart(entries: Sequence[Values], base: Sequence[Values]) -> Markup:
         dot = charts.Dot(f"{profile['name']}, spikes", note, total or priced, "synops", total is None)
         ours[profile["node"] == BASELINE_NODE].append(dot)
     dense = [charts.Dot(_baseline(entry), _pj(entry["energy_pj"]), entry["energy_pj"], "dense") for entry in base]
-    groups = {f"{BASELINE_NODE} arithmetic": ours[True] + dense, "Chips: another technology, other contents": ours[False]}
+    groups = {f"{BASELINE_NODE} arithmetic": ours[True] + dense, "Chips: another technology": ours[False]}
     drawn = {heading: dots for heading, dots in groups.items() if dots}
     return Markup(charts.log_dots(drawn, "Energy on a logarithmic scale", _power_of_ten)) if drawn else Markup("")
 
@@ -359,11 +365,20 @@ def _profile(entry: Values, base: Sequence[Values]) -> dict[str, Any]:
         "basis": ", ".join(dict.fromkeys(price["basis"] for price in prices.values())) or NO_VALUE,
         "total": None if entry["total_pj"] is None else _pj(entry["total_pj"]),
         "priced": _pj(entry["priced_pj"]),
-        "unpriced": entry["unpriced"],
+        "unpriced": _unpriced(entry["layers"]),
         "operations": operations,
         "sources": sources,
         "ratios": [ratios.get(baseline["name"]) for baseline in base],
     }
+
+
+def _unpriced(layers: Sequence[Values]) -> list[str]:
+    """Return a sentence per operation without a price, naming the layers that need it."""
+    needed_by: dict[str, list[str]] = {}
+    for layer in layers:
+        for operation in layer["missing"]:
+            needed_by.setdefault(operation, []).append(layer["name"])
+    return [f"{PRICED.get(operation, operation)}: {', '.join(names)}" for operation, names in needed_by.items()]
 
 
 # Layers
@@ -394,7 +409,7 @@ def _layer(layer: Values, samples: int, work: int) -> dict[str, Any]:
         "name": layer["name"],
         "op": layer["op"],
         "product": product,
-        "shape": " × ".join(str(size) for size in layer["output_shape"]),
+        "shape": f" {TIMES} ".join(str(size) for size in layer["output_shape"]),
         "weights": f"{layer['weights']:,}" if layer["weights"] else "",
         "nonzero": _share(layer["nonzero_weights"] / layer["weights"], 0) if layer["weights"] else "",
         "bits": f"{layer['weight_bits']} · {layer['input_bits']} · {layer['accumulator_bits']}" if product else "",
@@ -497,10 +512,8 @@ def _confusion(matrix: Sequence[Sequence[int]] | None, classes: Sequence[object]
     names = [str(name) for name in classes] if len(classes) == size else [str(index) for index in range(size)]
     totals = [sum(row) for row in matrix]
     recalls = [matrix[index][index] / totals[index] if totals[index] else None for index in range(size)]
-    mistakes = sorted(
-        ((number, row, column) for row, line in enumerate(matrix) for column, number in enumerate(line) if row != column),
-        key=lambda cell: (-cell[0], cell[1], cell[2]),
-    )
+    cells = [(row, column) for row in range(size) for column in range(size) if row != column and matrix[row][column]]
+    mistakes = sorted(cells, key=lambda cell: -matrix[cell[0]][cell[1]])[:SHOWN_MISTAKES]
     rows = []
     for index, line in enumerate(matrix):
         worst = max((column for column in range(size) if column != index), key=lambda c: line[c], default=index)
@@ -532,9 +545,13 @@ def _confusion(matrix: Sequence[Sequence[int]] | None, classes: Sequence[object]
         "heat": Markup(heat),
         "block": block,
         "mistakes": [
-            {"label": names[row], "prediction": names[column], "number": f"{number:,}", "share": _share(number / totals[row])}
-            for number, row, column in mistakes[:8]
-            if number
+            {
+                "label": names[row],
+                "prediction": names[column],
+                "number": f"{matrix[row][column]:,}",
+                "share": _share(matrix[row][column] / totals[row]),
+            }
+            for row, column in mistakes
         ],
     }
 
@@ -606,30 +623,45 @@ def _facts(report: Values) -> list[dict[str, Any]]:
     """Return the lists of names and values of the section on provenance."""
     provenance = report.get("provenance") or {}
     run = {
-        "library": report.get("library"),
-        "trained": provenance.get("created"),
-        "reported": report.get("created"),
+        "library": report.get("library") or "",
+        "trained": _moment(provenance.get("created")),
+        "reported": _moment(report.get("created")),
         **{key: value for key, value in provenance.items() if key not in ("created", "fold_check", "library")},
     }
     groups = (("Recipe", report.get("recipe") or {}), ("Run", run), ("Machine", report.get("machine") or {}))
-    return [
-        {"title": title, "entries": [(key.replace("_", " "), _fact(value)) for key, value in group.items() if value != ""]}
+    written = (
+        (title, [(key.replace("_", " "), _fact(value)) for key, value in group.items() if value != ""])
         for title, group in groups
-        if group
-    ]
+    )
+    return [{"title": title, "entries": entries} for title, entries in written if entries]
+
+
+def _moment(text: object) -> str:
+    """Return a time in ISO 8601 as people write it; another text as it is.
+
+    >>> _moment("2026-11-23T16:32:46+00:00"), _moment("yesterday"), _moment(None)
+    ('2026-11-23 16:32 UTC', 'yesterday', '')
+    """
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return "" if text is None else str(text)
+    return f"{moment:%Y-%m-%d %H:%M} {moment.tzname() or ''}".rstrip()
 
 
 def _dataset(card: Values) -> list[tuple[str, str]]:
-    parts = ((card.get(key), word) for key, word in (("train", "training"), ("validation", "validation"), ("test", "test")))
+    parts = (("train", "training"), ("validation", "validation"), ("test", "test"))
     classes = [str(name) for name in card.get("classes") or ()]
     listed = ", ".join(classes[:LISTED_CLASSES])
     more = f" and {len(classes) - LISTED_CLASSES} more" if len(classes) > LISTED_CLASSES else ""
-    shape = " × ".join(str(size) for size in card.get("shape") or ())
+    shape = f" {TIMES} ".join(str(size) for size in card.get("shape") or ())
     entries = (
-        ("Parts", ", ".join(f"{number:,} for {word}" for number, word in parts if number is not None)),
+        ("Parts", ", ".join(f"{card[key]:,} for {word}" for key, word in parts if key in card)),
         ("Input", f"{shape}, codes {card.get('low')} to {card.get('high')}, {card.get('kind')}" if shape else ""),
         ("Classes", f"{len(classes)}: {listed}{more}" if classes else ""),
-        *((name, str(card.get(key) or "")) for key, name in (("licence", "Licence"), ("citation", "Citation"), ("url", "From"))),
+        ("Licence", str(card.get("licence") or "")),
+        ("Citation", str(card.get("citation") or "")),
+        ("From", str(card.get("url") or "")),
     )
     return [entry for entry in entries if entry[1]]
 

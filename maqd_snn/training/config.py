@@ -73,6 +73,11 @@ class Recipe:
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
 
+    @property
+    def foldable(self) -> bool:
+        """Whether the network has integer states throughout; False for the float twin."""
+        return None not in (self.act_states, self.weight_states, self.edge_states)
+
     def quantization(self) -> Quantization:
         """Return the states, normalization and surrogate that the model is built with; raises MaqdError."""
         return Quantization(

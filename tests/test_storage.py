@@ -1,0 +1,547 @@
+"""Saving and loading: what comes back is what was saved, and no file, however damaged or hostile, gives a traceback."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import maqd_snn
+from maqd_snn import fold, load
+from maqd_snn.errors import MaqdError
+from maqd_snn.integer import IntegerNetwork, ops
+
+NOT_USABLE = "is not a usable network file: "
+
+
+def contents(net: IntegerNetwork) -> list[Any]:
+    """Everything a network holds, as plain values that can be compared."""
+    held: list[Any] = [net.provenance]
+    for op in net.ops:
+        values = {field.name: getattr(op, field.name) for field in fields(op)}
+        held.append((type(op), {key: v.tolist() if isinstance(v, Tensor) else v for key, v in values.items()}))
+    return held
+
+
+def every_op() -> IntegerNetwork:
+    """A network with every op, none of whose fields has its default."""
+    weight = torch.tensor([-(2**31), 2**31, 0, 5, -1, 1, 7, 2]).view(2, 1, 2, 2)
+    graph = [
+        ops.Input("in put", shape=(2, 9, 8), zero_point=-3, low=-7, high=2, kind="events"),
+        ops.Conv2d("conv.1", ("in put",), weight, stride=(2, 1), padding=(1, 2), dilation=(2, 3), groups=2),
+        ops.Threshold(
+            "größe", ("conv.1",), torch.tensor([[-5, 0, 9], [4, 4, -(2**40)]]), torch.tensor([1, -1]), low=-2
+        ),
+        ops.Add("sum", ("größe", "größe", "größe")),
+        ops.MaxPool2d("max", ("sum",), kernel=(2, 3), stride=(1, 2), padding=(1, 0)),
+        ops.SumPool2d("average", ("max",), kernel=(3, 2), stride=(2, 1), padding=(0, 1)),
+        ops.Flatten("flat", ("average",)),
+        ops.Linear("fc", ("flat",), torch.arange(2 * 20).view(2, 20) - 20),
+        ops.Readout("readout", ("fc",), torch.tensor([2**45, -3])),
+    ]
+    return IntegerNetwork(graph, {"recipe": "größe", "accuracy": 0.1 + 0.2, "nested": {"a": [1, None, True]}})
+
+
+@pytest.fixture(scope="module")
+def small(make_model) -> IntegerNetwork:
+    return fold(
+        make_model("vgg", 3, 3, plan="2-M-2", input_shape=(1, 4, 4), classes=3), {"recipe": "x", "accuracy": 0.5}
+    )
+
+
+@pytest.fixture
+def file(small, tmp_path: Path) -> Path:
+    path = tmp_path / "net.h5"
+    small.save(path)
+    return path
+
+
+def edit(path: Path, change: Callable[[h5py.File], None]) -> None:
+    """Change a saved file through h5py; a file format with a digest would be sealed again here."""
+    with h5py.File(path, "r+") as opened:
+        change(opened)
+
+
+# Round trips.
+
+
+def test_every_op_comes_back_field_by_field(tmp_path: Path, random_codes) -> None:
+    net = every_op()
+    net.save(tmp_path / "net.h5")
+    back = load(tmp_path / "net.h5")
+    assert {type(op) for op in net.ops} == set(ops.OPS.values())
+    assert contents(back) == contents(net)
+    assert (back.shapes, back.bounds) == (net.shapes, net.bounds)
+    codes = random_codes(net, 5)
+    for name, value in net.trace(codes).items():
+        assert torch.equal(back.trace(codes)[name], value), name
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("family", ["mlp", "vgg", "resnet"])
+def test_folded_networks_come_back_op_by_op(
+    make_model, random_codes, tmp_path: Path, family: str, signed: bool
+) -> None:
+    net = fold(make_model(family, 3, 4, signed=signed), {"accuracy": 0.25, "recipe": "r"})
+    net.save(str(tmp_path / "net.h5"))
+    back = maqd_snn.load(str(tmp_path / "net.h5"))
+    assert contents(back) == contents(net)
+    assert back.provenance["library"] == f"maqd-snn {maqd_snn.__version__}"
+    codes = random_codes(net)
+    of_net, of_back = net.trace(codes), back.trace(codes)
+    assert of_net.keys() == of_back.keys()
+    for name, value in of_net.items():
+        assert torch.equal(of_back[name], value), name
+    assert np.array_equal(back.reference(codes.numpy()), of_net[net.ops[-1].name].numpy())
+
+
+def test_saving_twice_gives_the_same_bytes(small, tmp_path: Path) -> None:
+    small.save(tmp_path / "a.h5")
+    load(tmp_path / "a.h5").save(tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_large_provenance_and_many_ops(tmp_path: Path) -> None:
+    # HDF5 keeps at most 64 KiB in an attribute of fixed length.
+    graph: list[ops.Op] = [ops.Input("in", shape=(2,))]
+    for index in range(300):
+        graph.append(ops.Add(f"a_rather_long_name_of_an_op_{index:0200}", (graph[-1].name, "in")))
+    net = IntegerNetwork(graph, {"log": "x" * 200_000})
+    net.save(tmp_path / "net.h5")
+    assert contents(load(tmp_path / "net.h5")) == contents(net)
+
+
+# Saving is atomic.
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device"), RuntimeError("damaged heap")])
+@pytest.mark.parametrize("call", [1, 4])
+def test_interrupted_save_keeps_the_old_file(small, file: Path, monkeypatch, error, call: int) -> None:
+    before = file.read_bytes()
+    create, calls = h5py.Group.create_dataset, []
+
+    def interrupted(*given: Any, **named: Any) -> h5py.Dataset:
+        calls.append(1)
+        if len(calls) == call:
+            assert len(list(file.parent.iterdir())) == 2  # the new one is being written, beside the old one
+            raise error
+        return create(*given, **named)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", interrupted)
+    expected = MaqdError if isinstance(error, OSError) else error if isinstance(error, type) else type(error)
+    net = every_op()
+    with pytest.raises(expected):
+        net.save(file)
+    assert len(calls) == call
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+    monkeypatch.undo()
+    assert contents(load(file)) == contents(small)
+
+
+def test_full_disk_is_one_clear_error(small, file: Path, monkeypatch) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(
+        MaqdError, match=r"cannot write '.*net\.h5': .*No space left.*; the previous file, if any, is unchanged"
+    ):
+        small.save(file)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_first_save_that_fails_leaves_nothing(small, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(h5py.Group, "create_dataset", lambda *given, **named: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        small.save(tmp_path / "net.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_replaces_the_old_file(small, file: Path) -> None:
+    every_op().save(file)
+    assert contents(load(file)) == contents(every_op())
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_unwritable_folder_is_an_error(small, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):  # root may write everywhere, but not here
+        folder = Path("/proc")
+        if not folder.is_dir():
+            pytest.skip("needs a folder that cannot be written, and is root")
+    with pytest.raises(MaqdError, match=r"cannot write '.*net\.h5': .*; the previous file, if any, is unchanged"):
+        small.save(folder / "net.h5")
+
+
+def test_missing_folder_and_folder_for_a_file_are_errors(small, tmp_path: Path) -> None:
+    with pytest.raises(MaqdError, match="the folder '.*nowhere' does not exist; create it first"):
+        small.save(tmp_path / "nowhere" / "net.h5")
+    with pytest.raises(MaqdError, match="expected a file name to write to, but .* is a folder"):
+        small.save(tmp_path)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=TypeError, reason="json.dumps meets the provenance in save only, after the training"
+)
+@pytest.mark.parametrize("value", [np.float32(0.5), Path("x"), {1, 2}])
+def test_provenance_that_is_no_json_is_refused_clearly(small, tmp_path: Path, value) -> None:
+    with pytest.raises(MaqdError, match="provenance"):
+        IntegerNetwork(small.ops, {"value": value}).save(tmp_path / "net.h5")
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="h5py takes the name '.' for the group itself")
+def test_every_name_of_an_op_can_be_saved_or_is_refused(tmp_path: Path) -> None:
+    name = "."
+    try:
+        net = IntegerNetwork([ops.Input(name, shape=(2,)), ops.Flatten("flat", (name,))])
+    except MaqdError:
+        return
+    net.save(tmp_path / "net.h5")
+    assert contents(load(tmp_path / "net.h5")) == contents(net)
+
+
+# Other files.
+
+
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.h5", tmp_path):
+        with pytest.raises(MaqdError, match=r"there is no network file '.*'; give the network\.h5 of a run"):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", b"hello\n" * 1000, b"PK\3\4" + bytes(500), b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(2000)],
+)
+def test_renamed_other_file_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "net.h5"
+    path.write_bytes(data)
+    with pytest.raises(MaqdError, match=NOT_USABLE):
+        load(path)
+
+
+def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    with h5py.File(path, "w") as opened:
+        opened["x"] = np.arange(3)
+    with pytest.raises(MaqdError, match=NOT_USABLE):
+        load(path)
+    with h5py.File(path, "a") as opened:
+        opened.attrs["format"] = "a model of somebody else"
+    with pytest.raises(MaqdError, match=NOT_USABLE):
+        load(path)
+
+
+def test_every_truncation_is_refused(file: Path) -> None:
+    whole = file.read_bytes()
+    cuts = {*range(0, 700, 13), *range(700, len(whole), 311), *range(len(whole) - 40, len(whole))}
+    for size in sorted(cuts):
+        file.write_bytes(whole[:size])
+        with pytest.raises(MaqdError, match=NOT_USABLE):
+            load(file)
+    file.write_bytes(whole)
+    load(file)
+
+
+# Damage and malice, one field at a time: (what is done to the file, what the error says).
+
+
+def text(of: str, key: str, value: Any) -> Callable[[h5py.File], None]:
+    """Replace an attribute of the file ('/') or of an op by a text or number."""
+    return lambda f: f[of].attrs.__setitem__(key, value)
+
+
+def plain(op: str, **changed: Any) -> Callable[[h5py.File], None]:
+    """Change fields that are no tensors."""
+
+    def change(f: h5py.File) -> None:
+        attributes = f[f"ops/{op}"].attrs
+        attributes["fields"] = json.dumps({**json.loads(attributes["fields"]), **changed})
+
+    return change
+
+
+def tensor(path: str, make: Callable[[h5py.Group, str], Any]) -> Callable[[h5py.File], None]:
+    """Delete the dataset at ops/<path>, and make something else in its place."""
+
+    def change(f: h5py.File) -> None:
+        group, _, name = f"ops/{path}".rpartition("/")
+        del f[group][name]
+        make(f[group], name)
+
+    return change
+
+
+def delete(path: str) -> Callable[[h5py.File], None]:
+    return lambda f: f.__delitem__(path)
+
+
+def no_attribute(of: str, key: str) -> Callable[[h5py.File], None]:
+    return lambda f: f[of].attrs.__delitem__(key)
+
+
+def array(*shape: int, dtype: str = "<i8") -> Callable[[h5py.Group, str], Any]:
+    return lambda g, name: g.create_dataset(name, data=np.zeros(shape, dtype))
+
+
+def claim(*shape: int, **options: Any) -> Callable[[h5py.Group, str], Any]:
+    """A dataset of which nothing was ever written: a few hundred bytes that claim to be terabytes."""
+    return lambda g, name: g.create_dataset(name, shape=shape, dtype="<i8", chunks=True, **options)
+
+
+def virtual(g: h5py.Group, name: str) -> None:
+    layout = h5py.VirtualLayout(shape=(2, 1, 3, 3), dtype="<i8")
+    layout[:] = h5py.VirtualSource("other.h5", "x", shape=(2, 1, 3, 3))
+    g.create_virtual_dataset(name, layout)
+
+
+def external(g: h5py.Group, name: str) -> None:
+    g.create_dataset(name, shape=(2, 1, 3, 3), dtype="<i8", external=[("/etc/passwd", 0, 144)])
+
+
+def link(make: Any) -> Callable[[h5py.Group, str], Any]:
+    return lambda g, name: g.__setitem__(name, make)
+
+
+DAMAGE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "newer version": (text("/", "version", 2), "format version 2 is newer than 1; update maqd-snn"),
+    "version is text": (text("/", "version", "one"), ""),
+    "version is a list": (text("/", "version", [1, 2]), ""),
+    "version is not a number": (text("/", "version", float("nan")), ""),
+    "no version": (no_attribute("/", "version"), ""),
+    "no format": (no_attribute("/", "format"), "the attribute 'format' is missing"),
+    "format is a number": (text("/", "format", 3), "the attribute 'format' is no text"),
+    "format is bytes": (text("/", "format", np.bytes_(b"maqd-snn integer network")), "is no text"),
+    "other format": (text("/", "format", "y" * 500), "it holds 'yyyy.*', expected 'maqd-snn integer network'"),
+    "no names": (no_attribute("/", "names"), "the attribute 'names' is missing"),
+    "names are no JSON": (text("/", "names", "[}"), "damaged"),
+    "names are no list": (text("/", "names", '{"input": 1}'), "the list of op names is damaged"),
+    "names are no texts": (text("/", "names", "[1, 2]"), "the list of op names is damaged"),
+    "names are nested deeply": (text("/", "names", "[" * 100_000), ""),
+    "a name that is not there": (text("/", "names", '["input", "nothing"]'), "ops/nothing is missing or is a link"),
+    "a name that leads away": (text("/", "names", '["../ops/input"]'), "missing or is a link"),
+    "an empty name": (text("/", "names", '["input", ""]'), ""),
+    "the same op twice": (text("/", "names", '["input", "input"]'), "two ops are named 'input'"),
+    "no ops": (text("/", "names", "[]"), "needs one Input and at least one other op"),
+    "ops out of order": (text("/", "names", '["conv1", "input"]'), "takes 'input', which is not defined before it"),
+    "op left out": (text("/", "names", '["input", "spike1"]'), "takes 'conv1', which is not defined before it"),
+    "provenance is no object": (text("/", "provenance", "[]"), "the provenance is damaged"),
+    "no group of ops": (delete("ops"), "is missing or is a link"),
+    "no op": (delete("ops/conv2"), "ops/conv2 is missing or is a link"),
+    "unknown op": (text("ops/conv2", "type", "Softmax"), "unknown op type 'Softmax'.* choices are: Add, Conv2d"),
+    "private name as op": (text("ops/conv2", "type", "__init__"), "unknown op type '__init__'"),
+    "other op": (text("ops/conv2", "type", "Linear"), "the fields of a Linear are \\['weight'\\], got"),
+    "no type": (no_attribute("ops/conv2", "type"), "the attribute 'type' is missing"),
+    "inputs are a number": (text("ops/conv2", "inputs", "3"), ""),
+    "inputs are null": (text("ops/conv2", "inputs", "null"), ""),
+    "inputs are lists": (text("ops/conv2", "inputs", '[["pool1"]]'), ""),
+    "two inputs": (text("ops/conv2", "inputs", '["pool1", "pool1"]'), "Conv2d takes 1 input"),
+    "fields are a list": (text("ops/conv2", "fields", "[]"), ""),
+    "fields are missing": (
+        text("ops/conv2", "fields", "{}"),
+        "conv2: the fields of a Conv2d are .*, got \\['weight'\\]",
+    ),
+    "a field too many": (plain("conv2", bias=1), "the fields of a Conv2d are .* got \\['bias', 'dilation'"),
+    "name as a field": (plain("conv2", name="other"), "the fields of a Conv2d are"),
+    "stride is zero": (plain("conv2", stride=[0, 1]), "conv2: stride must be two whole numbers of at least 1"),
+    "stride is text": (plain("conv2", stride="11"), "conv2: stride must be two whole numbers"),
+    "padding is huge": (plain("conv2", padding=[10**30, 0]), "conv2: padding must be two whole numbers"),
+    "groups are null": (plain("conv2", groups=None), ""),
+    "groups are text": (plain("conv2", groups="1"), ""),
+    "shape is negative": (plain("input", shape=[1, -4, 4]), "input: shape must be"),
+    "shape is a number": (plain("input", shape=4), ""),
+    "range is infinite": (plain("input", high=float("inf")), ""),
+    "range is huge": (plain("input", high=10**400), "above 2\\^53"),
+    "range is null": (plain("input", high=None), ""),
+    "kind is unknown": (plain("input", kind="video"), "input: kind must be 'analog' or 'events'"),
+    "low is text": (plain("spike1", low="x"), ""),
+    "low is null": (plain("spike1", low=None), ""),
+    "no weight": (delete("ops/conv2/weight"), "conv2: the fields of a Conv2d are .*'weight'.*, got"),
+    "weight in floats": (tensor("conv2/weight", array(2, 2, 3, 3, dtype="<f8")), "holds float64, expected int64"),
+    "weight in int32": (tensor("conv2/weight", array(2, 2, 3, 3, dtype="<i4")), "holds int32, expected int64"),
+    "weight in big-endian": (tensor("conv2/weight", array(2, 2, 3, 3, dtype=">i8")), "holds >i8, expected int64"),
+    "weight in texts": (tensor("conv2/weight", lambda g, n: g.__setitem__(n, "weights")), "expected int64"),
+    "weight of records": (tensor("conv2/weight", array(2, dtype="i8,f4")), "expected int64"),
+    "weight is a scalar": (tensor("conv2/weight", array()), ""),
+    "weight is empty": (tensor("conv2/weight", array(0, 2, 3, 3)), "conv2: weight must have 4 axes and no empty one"),
+    "weight is null": (tensor("conv2/weight", lambda g, n: g.__setitem__(n, h5py.Empty("<i8"))), ""),
+    "weight has other axes": (tensor("conv2/weight", array(2, 18)), "conv2: weight must have 4 axes"),
+    "weight of other channels": (
+        tensor("conv2/weight", array(2, 5, 3, 3)),
+        "conv2: the weight expects 5 input channels",
+    ),
+    "weight is a group": (tensor("conv2/weight", lambda g, n: g.create_group(n)), "weight is not a dataset"),
+    "weight claims terabytes": (
+        tensor("conv2/weight", claim(2**16, 2**16, 3, 3)),
+        "claims .* bytes, more than the file",
+    ),
+    "weight claims terabytes packed": (
+        tensor("conv2/weight", claim(2**20, 2**20, 1, 1, compression="gzip")),
+        "claims .* bytes, more than the file",
+    ),
+    "weight claims more than there are bytes": (tensor("conv2/weight", claim(2**31, 2**31, 1, 2**20)), ""),
+    "soft link": (tensor("conv2/weight", link(h5py.SoftLink("/ops/conv1/weight"))), "weight is missing or is a link"),
+    "hanging soft link": (tensor("conv2/weight", link(h5py.SoftLink("/nothing"))), "weight is missing or is a link"),
+    "external link": (
+        tensor("conv2/weight", link(h5py.ExternalLink("other.h5", "x"))),
+        "weight is missing or is a link",
+    ),
+    "external data": (tensor("conv2/weight", external), "weight points into another file"),
+    "virtual data": (tensor("conv2/weight", virtual), "weight points into another file"),
+    "op is a soft link": (
+        lambda f: (f.__delitem__("ops/conv2"), f.__setitem__("ops/conv2", h5py.SoftLink("/ops/conv1"))),
+        "ops/conv2 is missing or is a link",
+    ),
+    "ops are an external link": (
+        lambda f: (f.__delitem__("ops"), f.__setitem__("ops", h5py.ExternalLink("other.h5", "/ops"))),
+        "is missing or is a link",
+    ),
+    "op is a dataset": (
+        lambda f: (f.__delitem__("ops/conv2"), f.create_dataset("ops/conv2", data=[1])),
+        "ops/conv2 is not a group",
+    ),
+    "group in itself": (lambda f: f["ops/conv2"].__setitem__("more", f["ops"]), "more is not a dataset"),
+    "thresholds out of order": (
+        lambda f: f["ops/spike1/thresholds"].__setitem__(..., [[5, 1], [5, 1]]),
+        "spike1: the thresholds of a channel must rise",
+    ),
+    "direction is zero": (
+        lambda f: f["ops/spike1/direction"].__setitem__(..., [0, 1]),
+        r"spike1: direction must hold \+1 or -1",
+    ),
+    "weights are huge": (lambda f: f["ops/conv2/weight"].__setitem__(..., 2**56), "above 2\\^53"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_one_clear_error(file: Path, what: str) -> None:
+    change, message = DAMAGE[what]
+    (file.parent / "other.h5").write_bytes(file.read_bytes())
+    edit(file, change)
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(MaqdError, match=NOT_USABLE) as caught:
+        load(file)
+    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    caught.match(message)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+    assert peak < 50e6
+    assert seconds < 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(text("/", "version", float("inf")), id="version is infinite"),
+        pytest.param(text("/", "version", 0), id="version 0"),
+        pytest.param(text("/", "version", 0.5), id="version one half"),
+        pytest.param(plain("input", zero_point=0.5), id="zero point one half"),
+        pytest.param(plain("input", low=-0.5), id="low input one half"),
+        pytest.param(plain("spike1", low=0.5), id="low one half"),
+        pytest.param(plain("conv2", groups=1.0), id="groups in floats"),
+        pytest.param(text("ops/conv2", "inputs", '{"pool1": 3}'), id="inputs are an object"),
+        pytest.param(text("/", "provenance", '{"accuracy": NaN}'), id="provenance is not JSON"),
+        pytest.param(lambda f: f["ops/conv2/weight"].__setitem__(..., 2**62), id="weights overflow"),
+    ],
+)
+@pytest.mark.xfail(strict=True, reason="load: OverflowError is not caught, and these plain values are not checked")
+def test_damage_that_is_not_found_yet(file: Path, change) -> None:
+    edit(file, change)
+    with pytest.raises(MaqdError, match=NOT_USABLE):
+        load(file)
+
+
+def test_other_names_in_the_file_are_left_alone(small, file: Path) -> None:
+    """Attributes and groups that no op names may stand in the file; they are not read."""
+    edit(file, lambda f: (f.attrs.__setitem__("note", "mine"), f.create_group("notes"), f.create_group("ops/spare")))
+    assert contents(load(file)) == contents(small)
+
+
+# Bit flips. libhdf5 may hang or crash on a flipped bit, so the loads run in another process.
+
+FLIPS = """
+import random, sys
+import torch
+from maqd_snn import load
+from maqd_snn.errors import MaqdError
+
+torch.set_num_threads(1)
+path, flips = sys.argv[1], int(sys.argv[2])
+
+def contents(net):
+    return [net.provenance] + [
+        (type(op), {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in vars(op).items()}) for op in net.ops
+    ]
+
+with open(path, "rb") as file:
+    whole = file.read()
+expected = contents(load(path))
+generator = random.Random(int(sys.argv[3]))
+refused = 0
+for _ in range(flips):
+    bit = generator.randrange(8 * len(whole))
+    print("bit", bit, "of byte", bit // 8, flush=True)
+    data = bytearray(whole)
+    data[bit // 8] ^= 1 << bit % 8
+    with open(path, "wb") as file:
+        file.write(data)
+    try:
+        found = contents(load(path))
+    except MaqdError:
+        refused += 1
+    else:
+        if found != expected:
+            sys.exit("the flip was not noticed, and the network is another one")
+print("refused", refused)
+"""
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="there is no digest over the file: 3 flips in 1000 give another network (mostly all zeros), "
+    "1 in 1000 makes libhdf5 hang or crash",
+)
+def test_flipped_bit_is_refused_or_changes_nothing(file: Path) -> None:
+    run = [sys.executable, "-W", "error", "-c", FLIPS, str(file), "1000", "2"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent)
+    where = done.stdout.splitlines()[-1:]
+    assert done.returncode == 0, (where, done.stderr)
+    assert int(where[0].split()[1]) > 50
+
+
+def test_damaged_tensors_are_refused(file: Path) -> None:
+    """One byte changed in the compressed tensors, the part of the file that HDF5 itself can check."""
+    whole = file.read_bytes()
+    with h5py.File(file) as opened:
+        ids = [opened[f"ops/{op}/weight"].id for op in ("conv1", "conv2", "classifier")]
+        chunks = [dataset.get_chunk_info(0) for dataset in ids]
+    generator = random.Random(0)
+    refused = 0
+    for chunk in chunks:
+        for _ in range(60):
+            data = bytearray(whole)
+            at = chunk.byte_offset + generator.randrange(chunk.size)
+            data[at] ^= generator.randrange(1, 256)
+            file.write_bytes(data)
+            try:
+                load(file)
+            except MaqdError as error:
+                assert NOT_USABLE in str(error)
+                refused += 1
+    assert refused >= 170  # a few bits of a deflate stream mean nothing
