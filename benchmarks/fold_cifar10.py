@@ -2,9 +2,9 @@
 
     python benchmarks/fold_cifar10.py RUN [RUN ...] [--out docs/fold-check.md] [--quick]
 
-Each RUN is the folder of a `maqd train` or `maqd run` on CIFAR-10. `model.eval()` is compared with the torch executor on
-all 10,000 test images and the NumPy int64 oracle on the first 1,000. Progress is kept in RUN/fold-check.json after every
-chunk, so that an interrupted check goes on where it was. Exit code 1 where anything differs.
+Each RUN is the folder of a `maqd train` or `maqd run` on CIFAR-10. `model.eval()` is compared with the torch executor
+on all 10,000 test images and the NumPy int64 oracle on the first 1,000. Progress is kept in RUN/fold-check.json after
+every chunk, so that an interrupted check goes on where it was. Exit code 1 where anything differs.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -26,15 +27,17 @@ ORACLE_IMAGES = 1000
 
 
 @torch.no_grad()
-def check(run: Path, images: int, oracle_images: int) -> dict[str, int]:
+def check(run: Path, images: int, oracle_images: int) -> dict[str, Any]:
     """Compare in chunks and return the counts; continue from the progress file."""
     recipe = read_recipe(run)
     splits = load_splits(recipe.dataset)
     model, net = read_model(run, splits), read_network(run)
     progress = run / "fold-check.json"
-    done = {"images": 0, "values": 0, "mismatches": 0, "oracle_images": 0, "oracle_values": 0, "oracle_mismatches": 0}
+    names = ("images", "values", "mismatches", "oracle_images", "oracle_values", "oracle_mismatches")
+    done = {"network": net.provenance["created"], **dict.fromkeys(names, 0)}
     if progress.is_file():
-        done = json.loads(progress.read_text())
+        before = json.loads(progress.read_text())
+        done = before if before["network"] == done["network"] else done  # a retrained run starts anew
     for start in tqdm(range(done["images"], images, CHUNK), desc=run.name, disable=None):
         codes = splits.test.codes[start : min(start + CHUNK, images)]
         theirs, ours = model.trace(codes), net.trace(codes)
@@ -66,7 +69,8 @@ def main() -> int:
         failed |= bool(done["mismatches"] or done["oracle_mismatches"])
         epochs = read_network(run).provenance["best_epoch"]
         rows.append(
-            f"| `{recipe.model}` {recipe.plan} | {recipe.act_states} / {recipe.weight_states} | {recipe.norm} | {epochs} | "
+            f"| `{recipe.model}` {recipe.plan} | {recipe.act_states} / {recipe.weight_states} | {recipe.norm} "
+            f"| {epochs} of {recipe.epochs} | "
             f"{done['images']:,} | {done['values']:,} | **{done['mismatches']}** | "
             f"{done['oracle_images']:,} | {done['oracle_values']:,} | **{done['oracle_mismatches']}** |"
         )
@@ -76,10 +80,10 @@ def main() -> int:
         lines = [
             "# Fold check on CIFAR-10",
             "",
-            "Every value of every op (input, accumulators, levels, pools, sums, scores) of trained networks, compared one by",
-            "one: `model.eval()` against the torch executor of the folded network, and that against the NumPy int64 oracle.",
-            f"Made by `python benchmarks/fold_cifar10.py {' '.join(map(str, options.runs))} --out {options.out}` on "
-            f"{date.today()}, {where['system']}, {where['cores']} cores, torch {where['torch']}, Python {where['python']}.",
+            "Every value of every op (input, accumulators, levels, pools, sums, scores) of trained networks, compared",
+            "one by one: `model.eval()` against the torch executor of the folded network, and that against the NumPy",
+            f"int64 oracle. Made by `benchmarks/fold_cifar10.py` on {date.today()}, {where['system']}, "
+            f"{where['cores']} cores, torch {where['torch']}, Python {where['python']}.",
             "",
             "| network | activation / weight states | normalization | epoch | images | values | differ | "
             "oracle: images | values | differ |",

@@ -51,8 +51,8 @@ def table(reports: list[dict[str, Any]]) -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
             *map(row, reports),
             "",
-            f"Per image; energies are 45 nm arithmetic (`cmos45-int8` for the spikes), memory not included. One seed, {day}, "
-            f"{machine['cores']} CPU cores, torch {machine['torch']}; accuracy is the integer network's. From "
+            f"Per image; energies are 45 nm arithmetic (`cmos45-int8` for the spikes), memory not included. One seed, "
+            f"{day}, {machine['cores']} CPU cores, torch {machine['torch']}; accuracy is the integer network's. From "
             "`maqd run` and `benchmarks/readme.py`.",
         ]
     )

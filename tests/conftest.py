@@ -39,7 +39,10 @@ def _codes(of: SpikingNetwork | IntegerNetwork, batch: int, seed: int) -> Tensor
 
 @pytest.fixture(scope="session")
 def random_codes() -> Callable[..., Tensor]:
-    """`random_codes(model_or_network, batch=8, seed=0)`: int64 codes in its range; the first two samples are its ends."""
+    """`random_codes(model_or_network, batch=8, seed=0)`: int64 codes in its range.
+
+    The first two samples are the ends of the range.
+    """
 
     def make(of: SpikingNetwork | IntegerNetwork, batch: int = 8, seed: int = 0) -> Tensor:
         return _codes(of, batch, seed)

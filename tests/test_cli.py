@@ -57,7 +57,7 @@ def test_run_leaves_every_artefact_and_tells_the_figures(finished, tmp_path, cap
         assert entry["check"]["ok"], entry
         assert entry["check"]["scores"] == 200
     net = maqd_snn.load(finished / "network.h5")
-    train, test = maqd_snn.datasets.load("digits")
+    _, test = maqd_snn.datasets.load("digits")
     accuracy = float((net(test.codes).argmax(1) == test.labels).double().mean())
     assert report["accuracy"]["test"] == pytest.approx(accuracy)
     assert report["simulation"]["total"]["synops"] > 0

@@ -35,14 +35,14 @@ def literal_codes(v: Array, states: int, step: float) -> Array:
 
 @cache
 def normal_grid() -> tuple[Array, Array]:
-    v = np.linspace(-8, 8, 80001)
-    return v, np.exp(-(v**2) / 2) / math.sqrt(2 * math.pi) * (v[1] - v[0])
+    v = np.linspace(0, 8, 30001)  # the codes are symmetric, so one half is enough
+    return v, np.exp(-(v**2) / 2) * math.sqrt(2 / math.pi) * (v[1] - v[0])
 
 
 def squared_error(states: int, step: float) -> float:
     """E[(v - s q(v))^2] for a unit normal v, summed over a grid."""
     v, weight = normal_grid()
-    return float(weight @ (v - step * literal_codes(v, states, step)) ** 2)
+    return float((weight * (v - step * literal_codes(v, states, step)) ** 2).sum())
 
 
 @pytest.mark.parametrize("states", EVERY)
@@ -87,14 +87,15 @@ def test_default_step_is_a_minimum_of_the_squared_error(states: int) -> None:
 
 @pytest.mark.parametrize("states", [2, 3, 4, 5, 8, 15, 16, 33, 64])
 def test_default_step_is_the_best_of_a_scan(states: int) -> None:
-    scan = np.geomspace(0.02, 3.5, 250)
+    scan = np.geomspace(0.02, 3.5, 200)
     errors = [squared_error(states, step) for step in scan]
     best = int(np.argmin(errors))
     assert scan[best - 1] < default_weight_step(states) < scan[best + 1]
     assert squared_error(states, default_weight_step(states)) <= errors[best] + 1e-9
 
 
-# Level spacing of the best uniform quantizer of a unit normal: J. Max, "Quantizing for minimum distortion", 1960, table II.
+# Level spacing of the best uniform quantizer of a unit normal: J. Max, "Quantizing for minimum distortion", 1960,
+# table II.
 MAX_1960 = {2: 1.596, 3: 1.224, 4: 0.9957, 5: 0.8430, 6: 0.7334, 7: 0.6508, 8: 0.5860, 16: 0.3352, 32: 0.1881}
 
 

@@ -1,4 +1,4 @@
-"""The figure of a run, for papers and slides: where the synaptic operations are, and what they cost beside dense rivals.
+"""The figure of a run, for papers and slides: where the synaptic operations are, and what they cost beside rivals.
 
 matplotlib is imported here alone, on use.
 """

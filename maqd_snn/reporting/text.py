@@ -30,7 +30,7 @@ def text_report(report: dict[str, Any]) -> str:
     lines += [
         f"  {'total':<16}{'':<11}{'':>7}{totals[0]:>10}{totals[1]:>10}{totals[2]:>11}{totals[3]:>12}",
         "",
-        f"  accuracy     {accuracy['test']:.4f} on test, {accuracy['validation']:.4f} on validation",
+        f"  accuracy     {_share(accuracy['test'])} on test, {_share(accuracy['validation'])} on validation",
         f"  SynOps       {quantity(total['synops'] / samples)} per image, and "
         f"{quantity(total['macs'] / samples)} dense MACs of layers that are fed no spikes",
     ]
@@ -59,3 +59,7 @@ def text_report(report: dict[str, Any]) -> str:
                 f"scores differ in {check['runtime']}"
             )
     return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

@@ -2,10 +2,10 @@
 
 
 def quantity(value: float, unit: str = "") -> str:
-    """Return a number with three significant digits and an SI prefix, or `n/a` spelled out by the caller.
+    """Return a number with three significant digits and an SI prefix; whole numbers below 1000 stand as they are.
 
-    >>> quantity(1234567), quantity(0), quantity(950), quantity(12.0, "pJ")
-    ('1.23 M', '0', '950', '12.0 pJ')
+    >>> quantity(1234567), quantity(0), quantity(950), quantity(12.0, "pJ"), quantity(0.00123)
+    ('1.23 M', '0', '950', '12.0 pJ', '0.00123')
     """
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor * 0.9995:
@@ -15,6 +15,10 @@ def quantity(value: float, unit: str = "") -> str:
 
 
 def _three(value: float) -> str:
+    if value == 0:
+        return "0"
+    if abs(value) < 0.995:
+        return f"{value:.3g}"
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 
