@@ -132,7 +132,8 @@ class FoldableNorm(nn.Module):
         mean = values.mean(mean_axes, keepdim=True)  # (1|B, 1|C, 1)
         variance = (values - mean).square().mean(variance_axes, keepdim=True)
         with torch.no_grad():
-            second = (variance + mean.square().mean(variance_axes, keepdim=True)).double()
+            # Squared in float64: far from zero, the variance is a small difference of large numbers.
+            second = variance.double() + mean.double().square().mean(variance_axes, keepdim=True)
             self._update(len(values), mean.double().mean(0).view(-1), second.mean(0).view(-1))
         if axes.mean_over_batch:
             return mean.view(-1), variance.view(-1)

@@ -666,3 +666,9 @@ def test_text_report_tells_a_problem_and_a_failure() -> None:
     text = text_report(report)
     assert "nir    FAILED: 2 of 300" in text
     assert "onnx   no onnx here" in text
+
+
+def test_text_report_without_accuracy() -> None:
+    report = make_report()
+    report["accuracy"] = {"test": None, "validation": None}
+    assert "unknown on test, unknown on validation" in text_report(report)

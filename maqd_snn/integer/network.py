@@ -3,6 +3,7 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class IntegerNetwork:
     def __init__(self, graph: Iterable[Op], provenance: Mapping[str, Any] | None = None) -> None:
         self.ops: tuple[Op, ...] = tuple(graph)
         self.provenance: dict[str, Any] = dict(provenance or {})
+        try:
+            json.dumps(self.provenance, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise MaqdError(f"provenance must be plain values that JSON can hold: {error}") from error
         self.shapes: dict[str, Shape] = {}
         self.bounds: dict[str, int] = {}
         used: set[str] = set()

@@ -35,6 +35,8 @@ class Op:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise MaqdError(f"an op needs a name without '/', got {self.name!r}")
+        if self.name == "." or "\0" in self.name:
+            raise MaqdError(f"an op cannot be named {self.name!r}, which no file can hold; use another name")
         expected = "2 or more inputs" if self.arity is None else f"{self.arity} input(s)"
         if len(self.inputs) != self.arity if self.arity is not None else len(self.inputs) < 2:
             raise MaqdError(f"{self.name}: {type(self).__name__} takes {expected}, got {len(self.inputs)}")
