@@ -369,6 +369,35 @@ def test_hidden_ties_go_up(n: int, signed: bool, sign: int) -> None:
     assert torch.equal(levels_by_thresholds(z, thresholds, direction, low), expected)
 
 
+@pytest.mark.parametrize("act_states", [2, 3, 5])
+@pytest.mark.parametrize("family", ["mlp", "vgg", "resnet"])
+def test_zero_mismatches_where_the_last_bit_decides(make_model, random_codes, family: str, act_states: int) -> None:
+    """Every channel has a threshold just where an accumulator is; a fused or a finer a*z + b would decide otherwise.
+
+    b is the float32 number with which fl(fl(a*z0) + b) is exactly (j - 1/2)/n, for an accumulator z0 that was met.
+    """
+    model = make_model(family, act_states, 3)
+    codes = random_codes(model, 12)
+    n, otherwise = act_states - 1, 0
+    for name in model.spiking_names():
+        norm = model.part(name).norm
+        norm.running_mean.zero_()  # so that the folded b is the bias itself
+        a = norm.folded()[0]
+        z = model.trace(codes)[model.inputs_of[name][0]].detach()
+        met = z[2:].transpose(0, 1).flatten(1).mode(1).values  # (C,): the most frequent accumulator of each channel
+        tie = (torch.arange(len(a)) % n + 0.5) / n
+        with torch.no_grad():
+            norm.bias.copy_(tie - a * met.float())
+        b = norm.folded()[1]
+        assert torch.equal(b, norm.bias.detach())
+        level = model.trace(codes)[name]
+        finer_a, finer_b = (c.double().view(-1, *(1,) * (z.ndim - 2)) for c in (a, b))
+        finer = torch.floor((z.double() * finer_a + finer_b) * n + 0.5).clamp(0, n)
+        otherwise += int((finer != level).sum())
+    assert otherwise > 20  # in so many places it matters how a*z + b is computed
+    fold_and_compare(model, codes)
+
+
 # bisect_thresholds against every z there is.
 
 
@@ -435,6 +464,17 @@ def test_bisection_at_scales_that_cross_inside_the_range(bound: int) -> None:
     a = torch.randn(16, generator=generator) * 4 / bound
     b = torch.randn(16, generator=generator)
     assert_thresholds_are_exact(a, b, -3, 3, bound)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_bisection_where_the_last_bit_decides(n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    a = torch.randn(400, generator=generator)
+    z = torch.randint(-300, 301, (400,), generator=generator)
+    b = (torch.randint(0, n, (400,), generator=generator) + 0.5) / n - a * z
+    assert_thresholds_are_exact(a, b, 0, n, 300)
+    finer = torch.floor((z * a.double() + b.double()) * n + 0.5).clamp(0, n)
+    assert int((finer != normalize_and_level(z[None], a, b, 0, n)[0]).sum()) > 40
 
 
 def test_bisection_beyond_float32_integers() -> None:

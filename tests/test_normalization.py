@@ -178,7 +178,6 @@ def test_variance_is_never_negative() -> None:
     assert a.tolist() == pytest.approx([1e-5**-0.5] * 3, rel=0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="the second moment of a batch is summed in float32 before it is kept in float64")
 @pytest.mark.parametrize("reading", AXES)
 def test_inference_variance_survives_a_mean_far_from_zero(reading: str) -> None:
     """The mean is 30000 deviations away: what is left of E[z^2] - mean^2 must still be the variance, within 2 %."""

@@ -22,6 +22,7 @@ import maqd_snn
 from maqd_snn import fold, load
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
+from maqd_snn.integer.storage import seal
 
 NOT_USABLE = "is not a usable network file: "
 
@@ -69,9 +70,10 @@ def file(small, tmp_path: Path) -> Path:
 
 
 def edit(path: Path, change: Callable[[h5py.File], None]) -> None:
-    """Change a saved file through h5py; a file format with a digest would be sealed again here."""
+    """Change a saved file through h5py and seal it again, as somebody who means harm would."""
     with h5py.File(path, "r+") as opened:
         change(opened)
+    seal(path)
 
 
 # Round trips.
@@ -194,16 +196,12 @@ def test_missing_folder_and_folder_for_a_file_are_errors(small, tmp_path: Path) 
         small.save(tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="json.dumps meets the provenance in save only, after the training"
-)
 @pytest.mark.parametrize("value", [np.float32(0.5), Path("x"), {1, 2}])
 def test_provenance_that_is_no_json_is_refused_clearly(small, tmp_path: Path, value) -> None:
     with pytest.raises(MaqdError, match="provenance"):
         IntegerNetwork(small.ops, {"value": value}).save(tmp_path / "net.h5")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="h5py takes the name '.' for the group itself")
 def test_every_name_of_an_op_can_be_saved_or_is_refused(tmp_path: Path) -> None:
     name = "."
     try:
@@ -329,8 +327,8 @@ DAMAGE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "other format": (text("/", "format", "y" * 500), "it holds 'yyyy.*', expected 'maqd-snn integer network'"),
     "no names": (no_attribute("/", "names"), "the attribute 'names' is missing"),
     "names are no JSON": (text("/", "names", "[}"), "damaged"),
-    "names are no list": (text("/", "names", '{"input": 1}'), "the list of op names is damaged"),
-    "names are no texts": (text("/", "names", "[1, 2]"), "the list of op names is damaged"),
+    "names are no list": (text("/", "names", '{"input": 1}'), "the attribute 'names' is no list of names"),
+    "names are no texts": (text("/", "names", "[1, 2]"), "the attribute 'names' is no list of names"),
     "names are nested deeply": (text("/", "names", "[" * 100_000), ""),
     "a name that is not there": (text("/", "names", '["input", "nothing"]'), "ops/nothing is missing or is a link"),
     "a name that leads away": (text("/", "names", '["../ops/input"]'), "missing or is a link"),
@@ -460,8 +458,7 @@ def test_damage_is_one_clear_error(file: Path, what: str) -> None:
         pytest.param(text("/", "provenance", '{"accuracy": NaN}'), id="provenance is not JSON"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="load: OverflowError is not caught, and these values are not checked")
-def test_damage_that_is_not_found_yet(file: Path, change) -> None:
+def test_values_of_a_wrong_kind_are_refused(file: Path, change) -> None:
     edit(file, change)
     with pytest.raises(MaqdError, match=NOT_USABLE):
         load(file)
@@ -512,11 +509,6 @@ print("refused", refused)
 """
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="there is no digest over the file: 3 flips in 1000 give another network (mostly all zeros), "
-    "1 in 1000 makes libhdf5 hang or crash",
-)
 def test_flipped_bit_is_refused_or_changes_nothing(file: Path) -> None:
     run = [sys.executable, "-W", "error", "-c", FLIPS, str(file), "1000", "2"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent)
