@@ -142,6 +142,8 @@ def as_surrogate(spec: str | Surrogate | Callable[[Tensor], Tensor]) -> Surrogat
         if spec not in SURROGATES:
             raise unknown_name("surrogate", spec, SURROGATES)
         return SURROGATES[spec]()
+    if isinstance(spec, type):
+        raise MaqdError(f"a surrogate must be an instance, got the class {spec.__name__}; write {spec.__name__}()")
     if isinstance(spec, Surrogate):
         return spec
     if callable(spec):

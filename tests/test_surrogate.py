@@ -300,3 +300,8 @@ def test_useless_callable_is_refused(function) -> None:
 def test_activation_states_outside_the_range_are_refused(states) -> None:
     with pytest.raises(MaqdError, match="activation states must be a whole number from 2 to 256, got"):
         check_activation_states(states)
+
+
+def test_a_class_in_place_of_an_instance_is_refused() -> None:
+    with pytest.raises(MaqdError, match="must be an instance, got the class Rectangle"):
+        as_surrogate(Rectangle)
