@@ -258,26 +258,65 @@ def test_every_truncation_is_refused(file: Path) -> None:
 # Damage and malice, one field at a time: (what is done to the file, what the error says).
 
 
-def text(of: str, key: str, value: Any) -> Callable[[h5py.File], None]:
-    """Replace an attribute of the file ('/') or of an op by a text or number."""
-    return lambda f: f[of].attrs.__setitem__(key, value)
+def rewrite(change: Callable[[str], str]) -> Callable[[h5py.File], None]:
+    """Change the text of the manifest."""
+
+    def rewritten(f: h5py.File) -> None:
+        old = f["manifest"][()].tobytes().decode()
+        del f["manifest"]
+        f["manifest"] = np.frombuffer(change(old).encode(), np.uint8)
+
+    return rewritten
 
 
-def plain(op: str, **changed: Any) -> Callable[[h5py.File], None]:
-    """Change fields that are no tensors."""
+def manifest(change: Callable[[dict[str, Any]], Any]) -> Callable[[h5py.File], None]:
+    """Change what the manifest says, in place."""
+
+    def changed(text: str) -> str:
+        held = json.loads(text)
+        change(held)
+        return json.dumps(held)
+
+    return rewrite(changed)
+
+
+def head(**changed: Any) -> Callable[[h5py.File], None]:
+    return manifest(lambda held: held.update(changed))
+
+
+def plain(op: int, **changed: Any) -> Callable[[h5py.File], None]:
+    """Change the type, the name, the inputs or other fields of an op that are no tensors."""
+    return manifest(lambda held: held["ops"][op].update(changed))
+
+
+def order(*indices: int) -> Callable[[h5py.File], None]:
+    """List these ops; each takes its tensors along."""
 
     def change(f: h5py.File) -> None:
-        attributes = f[f"ops/{op}"].attrs
-        attributes["fields"] = json.dumps({**json.loads(attributes["fields"]), **changed})
+        manifest(lambda held: held.update(ops=[held["ops"][index] for index in indices]))(f)
+        f.move("tensors", "old")
+        for place, index in enumerate(indices):
+            f.copy(f"old/{index}", f"tensors/{place}")
 
     return change
 
 
+def without(*path: Any) -> Callable[[h5py.File], None]:
+    """Take something out of the manifest."""
+
+    def change(held: Any) -> None:
+        for step in path[:-1]:
+            held = held[step]
+        del held[path[-1]]
+
+    return manifest(change)
+
+
 def tensor(path: str, make: Callable[[h5py.Group, str], Any]) -> Callable[[h5py.File], None]:
-    """Delete the dataset at ops/<path>, and make something else in its place."""
+    """Delete the dataset at tensors/<path>, and make something else in its place."""
 
     def change(f: h5py.File) -> None:
-        group, _, name = f"ops/{path}".rpartition("/")
+        group, _, name = f"tensors/{path}".rpartition("/")
         del f[group][name]
         make(f[group], name)
 
@@ -286,10 +325,6 @@ def tensor(path: str, make: Callable[[h5py.Group, str], Any]) -> Callable[[h5py.
 
 def delete(path: str) -> Callable[[h5py.File], None]:
     return lambda f: f.__delitem__(path)
-
-
-def no_attribute(of: str, key: str) -> Callable[[h5py.File], None]:
-    return lambda f: f[of].attrs.__delitem__(key)
 
 
 def array(*shape: int, dtype: str = "<i8") -> Callable[[h5py.Group, str], Any]:

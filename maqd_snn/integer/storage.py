@@ -4,20 +4,23 @@ The first 512 bytes (an HDF5 user block) hold one line of text: `maqd-snn networ
 It is checked before the HDF5 library sees a byte: that library may hang or crash on a flipped bit, and HDF5's own checks
 miss some that change a number.
 
-Layout: attributes `format` = "maqd-snn integer network", `version`, `provenance` (JSON), `names` (JSON list, in order);
-`/ops/<name>` with attributes `type`, `inputs` (JSON) and `fields` (JSON of the fields that are no tensors), and one
-int64 dataset per tensor field.
+Layout, without attributes or data of variable length, which that library cannot read safely from a hostile file:
+`/manifest`, uint8: JSON in UTF-8, an object with `format` = "maqd-snn integer network", `version`, `provenance` and
+`ops`, a list of objects, in order, with `type` and the fields of the op that are no tensors (`name`, `inputs`, ...);
+`/tensors/<index of the op>/<field>`, int64: the fields that are tensors, each in one chunk, shuffled and deflated.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
 import torch
+from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 from torch import Tensor
 
 from maqd_snn.errors import MaqdError, unknown_name
@@ -28,9 +31,9 @@ from maqd_snn.integer.ops import OPS, Op
 FORMAT = "maqd-snn integer network"
 VERSION = 1
 
-# Deflate cannot shrink data by more than about 1030 times; a dataset that claims more than that is not in the file.
+# Deflate cannot shrink data by more than about 1030 times; tensors that claim more than that are not in the file.
 LARGEST_RATIO = 1100
-LARGEST_TEXT = 2**24
+LARGEST_REASON = 500  # characters
 
 SEAL_SIZE = 512  # the smallest user block that HDF5 allows
 SEAL_BEGIN = b"maqd-snn network, sha256 "
@@ -65,23 +68,25 @@ def _check_seal(path: Path) -> None:
 
 
 def _write(net: IntegerNetwork, path: Path) -> None:
+    graph = []
     with h5py.File(path, "w", userblock_size=SEAL_SIZE) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["version"] = VERSION
-        file.attrs["provenance"] = json.dumps(net.provenance, sort_keys=True)
-        file.attrs["names"] = json.dumps([op.name for op in net.ops])
-        for op in net.ops:
-            group = file.create_group(f"ops/{op.name}", track_order=True)
-            plain: dict[str, Any] = {}
-            for field in fields(op):
-                value = getattr(op, field.name)
+        for index, op in enumerate(net.ops):
+            group = file.create_group(f"tensors/{index}")
+            entry: dict[str, Any] = {"type": type(op).__name__}
+            for name in _fields(type(op)):
+                value = getattr(op, name)
                 if isinstance(value, Tensor):
-                    group.create_dataset(field.name, data=value.numpy(), compression="gzip", shuffle=True)
-                elif field.name not in ("name", "inputs"):
-                    plain[field.name] = value
-            group.attrs["type"] = type(op).__name__
-            group.attrs["inputs"] = json.dumps(op.inputs)
-            group.attrs["fields"] = json.dumps(plain, sort_keys=True)
+                    group.create_dataset(name, data=value.numpy(), chunks=value.shape, compression="gzip", shuffle=True)
+                else:
+                    entry[name] = value
+            graph.append(entry)
+        manifest = {"format": FORMAT, "version": VERSION, "provenance": net.provenance, "ops": graph}
+        text = json.dumps(manifest, sort_keys=True, allow_nan=False).encode()
+        file.create_dataset("manifest", data=np.frombuffer(text, np.uint8))
+
+
+def _fields(kind: type[Op]) -> list[str]:
+    return sorted(field.name for field in fields(kind) if field.init)
 
 
 def load(path: str | Path) -> IntegerNetwork:
@@ -97,9 +102,7 @@ def load(path: str | Path) -> IntegerNetwork:
     try:
         _check_seal(source)
         with h5py.File(source, "r") as file:
-            return _read(file, source.stat().st_size)
-    except MaqdError as error:
-        raise MaqdError(f"{str(source)!r} is not a usable network file: {error}") from error
+            return _read(file.id, source.stat().st_size)
     except (
         OSError,
         KeyError,
@@ -110,77 +113,89 @@ def load(path: str | Path) -> IntegerNetwork:
         OverflowError,
         RecursionError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MaqdError(
-            f"{str(source)!r} is not a usable network file: it is damaged, truncated or no HDF5 ({reason})"
-        ) from error
+        reason = " ".join(str(error).splitlines())[:LARGEST_REASON] or type(error).__name__
+        if not isinstance(error, MaqdError):
+            reason = f"it is damaged, truncated or no HDF5 ({reason})"
+        raise MaqdError(f"{str(source)!r} is not a usable network file: {reason}") from error
 
 
-def _read(file: h5py.File, file_size: int) -> IntegerNetwork:
-    if _text(file.attrs, "format") != FORMAT:
-        raise MaqdError(f"it holds {_text(file.attrs, 'format')[:80]!r}, expected {FORMAT!r}")
-    version = file.attrs["version"]
-    if not isinstance(version, np.integer) or version < 1:
-        raise MaqdError(f"the format version {version!r} is none")
+def _read(root: h5g.GroupID, file_size: int) -> IntegerNetwork:
+    text = _array(root, "manifest", h5t.STD_U8LE, file_size).tobytes()
+    manifest = json.loads(text.decode(), parse_constant=_no_json)
+    form, version = _value(manifest, "format", str), _value(manifest, "version", int)
+    if form != FORMAT:
+        raise MaqdError(f"it holds {form[:80]!r}, expected {FORMAT!r}")
+    if version < 1:
+        raise MaqdError(f"the format version {version} is none")
     if version > VERSION:
         raise MaqdError(f"format version {version} is newer than {VERSION}; update maqd-snn")
-    names = _names(file.attrs, "names")
-    provenance = json.loads(_text(file.attrs, "provenance"))
-    if not isinstance(provenance, dict):
-        raise MaqdError("the provenance is damaged")
-    return IntegerNetwork([_op(_child(file, f"ops/{name}", h5py.Group), name, file_size) for name in names], provenance)
+    graph: list[Op] = []
+    left = LARGEST_RATIO * file_size  # for all tensors together: a small file may hold one of them under many names
+    for index, entry in enumerate(_value(manifest, "ops", list)):
+        graph.append(_op(root, index, entry, left))
+        left -= sum(value.nbytes for value in vars(graph[-1]).values() if isinstance(value, Tensor))
+    return IntegerNetwork(graph, _value(manifest, "provenance", dict))
 
 
-def _op(group: h5py.Group, name: str, file_size: int) -> Op:
-    kind = _text(group.attrs, "type")
+def _no_json(constant: str) -> NoReturn:
+    raise MaqdError(f"the manifest holds {constant}, which is no JSON")
+
+
+def _value(record: Any, key: str, kind: type) -> Any:
+    if not isinstance(record, dict) or type(record.get(key)) is not kind:
+        raise MaqdError(f"the manifest holds no {kind.__name__} {key!r} where there must be one")
+    return record[key]
+
+
+def _op(root: h5g.GroupID, index: int, entry: Any, limit: int) -> Op:
+    name, kind = _value(entry, "name", str), _value(entry, "type", str)
     if kind not in OPS:
         raise unknown_name("op type", kind, OPS)
-    inputs = _names(group.attrs, "inputs")
-    plain = json.loads(_text(group.attrs, "fields"))
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-    for key in group:
-        values[key] = _tensor(_child(group, key, h5py.Dataset), file_size)
-    expected = {field.name for field in fields(OPS[kind]) if field.init} - {"name", "inputs"}
-    if set(values) != expected:
-        raise MaqdError(f"{name}: the fields of a {kind} are {sorted(expected)}, got {sorted(values)}")
-    if kind == "Input":
-        return OPS[kind](name=name, **values)
-    return OPS[kind](name=name, inputs=tuple(inputs), **values)
+    if "inputs" in entry and not all(isinstance(source, str) for source in _value(entry, "inputs", list)):
+        raise MaqdError(f"{name}: the inputs are no list of names")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "type"}
+    tensors = [key.decode() for key in _node(root, f"tensors/{index}", h5g.GroupID)]
+    found, expected = sorted([*values, *tensors]), _fields(OPS[kind])
+    if found != expected:
+        raise MaqdError(f"{name}: the fields of a {kind} are {expected}, got {found}")
+    for key in tensors:
+        values[key] = torch.from_numpy(_array(root, f"tensors/{index}/{key}", h5t.STD_I64LE, limit))
+    return OPS[kind](**values)
 
 
-def _names(attributes: h5py.AttributeManager, key: str) -> list[str]:
-    names = json.loads(_text(attributes, key))
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise MaqdError(f"the attribute {key!r} is no list of names")
-    return names
-
-
-def _child(parent: h5py.Group, path: str, kind: type) -> Any:
+def _node(root: h5g.GroupID, path: str, kind: type) -> Any:
     # Every step must be a plain hard link: soft and external links could lead to other files on the reader's machine.
-    node: Any = parent
-    for step in path.split("/"):
-        if not isinstance(node, h5py.Group) or not isinstance(node.get(step, getlink=True), h5py.HardLink):
+    node: Any = root
+    for step in path.encode().split(b"/"):
+        if (
+            not isinstance(node, h5g.GroupID)
+            or not node.links.exists(step)
+            or node.links.get_info(step).type != h5l.TYPE_HARD
+        ):
             raise MaqdError(f"{path} is missing or is a link")
-        node = node[step]
+        node = h5o.open(node, step)
     if not isinstance(node, kind):
-        raise MaqdError(f"{path} is not a {kind.__name__.lower()}")
+        raise MaqdError(f"{path} is not a {'group' if kind is h5g.GroupID else 'dataset'}")
     return node
 
 
-def _tensor(dataset: h5py.Dataset, file_size: int) -> Tensor:
-    if dataset.dtype != np.dtype("<i8"):
-        raise MaqdError(f"{dataset.name} holds {dataset.dtype}, expected int64")
-    if dataset.is_virtual or dataset.external:
-        raise MaqdError(f"{dataset.name} points into another file")
-    if dataset.size is None or dataset.nbytes > LARGEST_RATIO * file_size:
-        raise MaqdError(f"{dataset.name} claims {dataset.nbytes} bytes, more than the file can hold")
-    return torch.from_numpy(dataset[()])
-
-
-def _text(attributes: h5py.AttributeManager, key: str) -> str:
-    if key not in attributes:
-        raise MaqdError(f"the attribute {key!r} is missing")
-    value = attributes[key]
-    if not isinstance(value, str) or len(value) > LARGEST_TEXT:
-        raise MaqdError(f"the attribute {key!r} is no text")
-    return value
+def _array(root: h5g.GroupID, path: str, kind: h5t.TypeID, limit: int) -> Any:
+    # The type comes first, and of the low-level dataset: of one of variable length even the fill value is not to be read.
+    dataset = _node(root, path, h5d.DatasetID)
+    if not dataset.get_type().equal(kind):
+        raise MaqdError(f"{path} holds {str(dataset.dtype)[:80]}, expected {kind.dtype}")
+    plan, shape = dataset.get_create_plist(), dataset.shape
+    if shape is None:
+        raise MaqdError(f"{path} holds nothing")
+    if plan.get_layout() == h5d.CHUNKED:
+        filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+        if plan.get_chunk() != shape or filters != [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]:
+            raise MaqdError(f"{path} is not packed as one chunk, shuffled and deflated")
+    elif plan.get_layout() != h5d.CONTIGUOUS or plan.get_external_count():
+        raise MaqdError(f"{path} points into another file or is laid out in a foreign way")
+    claimed = math.prod(shape) * kind.get_size()
+    if claimed > limit:
+        raise MaqdError(f"{path} claims {claimed} bytes, more than the file can hold")
+    values = np.empty(shape, kind.dtype)
+    dataset.read(h5s.ALL, h5s.ALL, values)
+    return values
