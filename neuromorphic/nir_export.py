@@ -77,6 +77,11 @@ def nir_graph(net: IntegerNetwork) -> Any:
         if type(op) not in NODES:
             known = ", ".join(kind.__name__ for kind in NODES)
             raise MaqdError(f"{op.name}: a {type(op).__name__} cannot be written as NIR; use only: {known}")
+        if net.bounds[op.name] > FLOAT32_EXACT:
+            raise MaqdError(
+                f"{op.name}: its values can reach {net.bounds[op.name]}, but NIR holds float32, exact up to 2^24 only; "
+                "use fewer states or narrower layers, or export as onnx"
+            )
         builder.values[op.name] = NODES[type(op)](builder, op)
     last = net.ops[-1]
     value = builder.plain(last.name)
@@ -258,17 +263,7 @@ def firing_threshold(op: Op, bound: int) -> int:
     )
 
 
-def _exact(builder: _Builder, op: Op) -> None:
-    bound = builder.net.bounds[op.name]
-    if bound > FLOAT32_EXACT:
-        raise MaqdError(
-            f"{op.name}: its values can reach {bound}, but NIR holds float32, which is exact up to 2^24 only; "
-            "use fewer states or narrower layers, or export as onnx"
-        )
-
-
 def _input(builder: _Builder, op: ops.Input) -> Value:
-    _exact(builder, op)
     node = builder.nir.Input({"input": np.array(op.shape)})
     name = builder.add(op, "", (), node)
     builder.notes[name] |= {"zero_point": op.zero_point, "low": op.low, "high": op.high, "kind": op.kind}
@@ -276,7 +271,6 @@ def _input(builder: _Builder, op: ops.Input) -> Value:
 
 
 def _conv2d(builder: _Builder, op: ops.Conv2d) -> Value:
-    _exact(builder, op)
     value = builder.plain(op.inputs[0])
     out, per_group, *kernel = op.weight.shape
     # nir takes the input channels of a grouped convolution for those of one group: write the dense equivalent.
@@ -290,7 +284,6 @@ def _conv2d(builder: _Builder, op: ops.Conv2d) -> Value:
 
 
 def _linear(builder: _Builder, op: ops.Linear) -> Value:
-    _exact(builder, op)
     weight = op.weight.numpy()
     sources = builder.plain(op.inputs[0]).sources
     return Value((builder.product(op, "", sources, weight, np.zeros(len(weight))),), builder.net.shapes[op.name])
@@ -339,13 +332,11 @@ def _max_pool(builder: _Builder, op: ops.MaxPool2d) -> Value:
 
 
 def _sum_pool(builder: _Builder, op: ops.SumPool2d) -> Value:
-    _exact(builder, op)
     value = builder.plain(op.inputs[0])
     return Value((builder.sum_pool(op, "", value.sources, value.shape),), builder.net.shapes[op.name])
 
 
 def _add(builder: _Builder, op: ops.Add) -> Value:
-    _exact(builder, op)
     sources: tuple[str, ...] = ()
     for name in op.inputs:
         value = builder.plain(name)
@@ -365,7 +356,6 @@ def _flatten(builder: _Builder, op: ops.Flatten) -> Value:
 
 
 def _readout(builder: _Builder, op: ops.Readout) -> Value:
-    _exact(builder, op)
     value = builder.plain(op.inputs[0])
     bias = op.bias.numpy()[:, None]
     return Value(builder.scaled(op, "", value, np.ones_like(bias), bias), value.shape)

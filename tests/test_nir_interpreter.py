@@ -50,15 +50,17 @@ def test_conv2d_is_its_loop(stride: Any, padding: Any, dilation: Any, groups: in
     assert got.shape[2:] == ((7 + 2 * ph - dh * 2 - 1) // sh + 1, (6 + 2 * pw - dw - 1) // sw + 1)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (2, 1), (1, 1))])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (2, 1), (1, 0)), ((2, 5), (1, 3), (0, 2))]
+)
 def test_sum_pool2d_is_its_loop(kernel: Any, stride: Any, padding: Any) -> None:
     x = random(2, 3, 7, 6)
     got = run_one(nir.SumPool2d(np.array(kernel), np.array(stride), np.array(padding)), x)
     padded = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    assert got.shape[2:] == tuple((np.array(padded.shape[2:]) - kernel) // stride + 1)
     for (b, c, i, j), value in np.ndenumerate(got):
         y, z = i * stride[0], j * stride[1]
         assert value == padded[b, c, y : y + kernel[0], z : z + kernel[1]].sum()
-    assert got.shape[2:] == tuple((np.array(padded.shape[2:]) - kernel) // stride + 1)
 
 
 def test_flatten_counts_its_axes_without_the_batch() -> None:

@@ -15,7 +15,8 @@ import torch
 from maqd_snn import MaqdError, fold
 from maqd_snn.errors import MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.neuromorphic.check import Check
+from maqd_snn.neuromorphic import Check, export, nir_verify
+from maqd_snn.neuromorphic import verify as verify_file
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 
@@ -64,6 +65,13 @@ def test_a_written_file_verifies(verify: Callable[[], Check]) -> None:
     check = verify()
     assert check.ok
     assert (check.samples, check.scores, check.mismatches, check.note) == (8, 40, 0, "")
+
+
+def test_the_public_functions_write_and_verify_nir(
+    net: IntegerNetwork, tmp_path: Path, random_codes: Callable[..., torch.Tensor]
+) -> None:
+    export(net, tmp_path / "public.nir")
+    assert verify_file(tmp_path / "public.nir", net, random_codes(net, 4)).ok
 
 
 def test_one_wrong_class_bias_is_one_mismatch_per_sample(path: Path, verify: Callable[[], Check]) -> None:
@@ -130,6 +138,15 @@ def test_damaged_weights_are_refused(path: Path, verify: Callable[[], Check]) ->
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(MaqdError, match="damaged, truncated or no NIR file"):
             verify()
+
+
+def test_a_reason_of_many_lines_is_told_in_one(verify: Callable[[], Check], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(nir_verify, "read_nir", fail)
+    with pytest.raises(MaqdError, match=r"\(first line\)$"):
+        verify()
 
 
 def relink(file: h5py.File, name: str, link: Any) -> None:
@@ -301,9 +318,13 @@ def test_neurons_with_thresholds_of_their_own_are_run_by_our_interpreter(
 
 def test_the_process_is_left_as_it_was(verify: Callable[[], Check], capsys: pytest.CaptureFixture[str]) -> None:
     before, threads = len(snntorch.SpikingNeuron.instances), torch.get_num_threads()
-    verify()
+    torch.set_num_threads(threads + 1)
+    try:
+        verify()
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
     assert len(snntorch.SpikingNeuron.instances) == before
-    assert torch.get_num_threads() == threads
     assert capsys.readouterr().out == ""
 
 

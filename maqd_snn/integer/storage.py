@@ -1,10 +1,10 @@
 """Saving and loading integer networks as HDF5: format version, op by op, provenance. Files are data, never trusted.
 
 The first 512 bytes (an HDF5 user block) hold one line of text: `maqd-snn network, sha256 <digest of all that follows>`.
-It is checked before the HDF5 library sees a byte: that library may hang or crash on a flipped bit, and HDF5's own checks
+It is checked before the HDF5 library sees a byte: that library may hang or crash on a flipped bit, and its own checks
 miss some that change a number.
 
-Layout, without attributes or data of variable length, which that library cannot read safely from a hostile file:
+Layout, without attributes or data of variable length: reading such texts from a hostile file can hang that library.
 `/manifest`, uint8: JSON in UTF-8, an object with `format` = "maqd-snn integer network", `version`, `provenance` and
 `ops`, a list of objects, in order, with `type` and the fields of the op that are no tensors (`name`, `inputs`, ...);
 `/tensors/<index of the op>/<field>`, int64: the fields that are tensors, each in one chunk, shuffled and deflated.
@@ -153,7 +153,9 @@ def _op(root: h5g.GroupID, index: int, entry: Any, limit: int) -> Op:
         raise unknown_name("op type", kind, OPS)
     if "inputs" in entry and not all(isinstance(source, str) for source in _value(entry, "inputs", list)):
         raise MaqdError(f"{name}: the inputs are no list of names")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "type"}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != "type"
+    }
     tensors = [key.decode() for key in _node(root, f"tensors/{index}", h5g.GroupID)]
     found, expected = sorted([*values, *tensors]), _fields(OPS[kind])
     if found != expected:
@@ -180,7 +182,7 @@ def _node(root: h5g.GroupID, path: str, kind: type) -> Any:
 
 
 def _array(root: h5g.GroupID, path: str, kind: h5t.TypeID, limit: int) -> Any:
-    # The type comes first, and of the low-level dataset: of one of variable length even the fill value is not to be read.
+    # The type comes first, of the low-level dataset: of variable length, not even the fill value may be looked at.
     dataset = _node(root, path, h5d.DatasetID)
     if not dataset.get_type().equal(kind):
         raise MaqdError(f"{path} holds {str(dataset.dtype)[:80]}, expected {kind.dtype}")
