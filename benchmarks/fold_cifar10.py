@@ -34,10 +34,10 @@ def check(run: Path, images: int, oracle_images: int) -> dict[str, Any]:
     model, net = read_model(run, splits), read_network(run)
     progress = run / "fold-check.json"
     names = ("images", "values", "mismatches", "oracle_images", "oracle_values", "oracle_mismatches")
-    done = {"network": net.provenance["created"], **dict.fromkeys(names, 0)}
+    done = {"network": net.provenance["created"], "of": images, **dict.fromkeys(names, 0)}
     if progress.is_file():
         before = json.loads(progress.read_text())
-        done = before if before["network"] == done["network"] else done  # a retrained run starts anew
+        done = before if all(before[key] == done[key] for key in ("network", "of")) else done  # else anew
     for start in tqdm(range(done["images"], images, CHUNK), desc=run.name, disable=None):
         codes = splits.test.codes[start : min(start + CHUNK, images)]
         theirs, ours = model.trace(codes), net.trace(codes)

@@ -190,7 +190,7 @@ class Layer:
 
     @property
     def weight_bits(self) -> int:
-        """Bits of a weight: of its number of states, which the codes show (all odd: even states)."""
+        """Bits of the codes in use: -m..m, or the odd codes of it where no code is even."""
         if self.weight is None:
             return 0
         largest = int(self.weight.abs().max())

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maqd_snn.errors import MaqdError
@@ -25,14 +25,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> target.read_text(), [p.name for p in target.parent.iterdir()]
     ('whole', ['a.txt'])
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays a link; what it points to is replaced
     if target.is_dir():
         raise MaqdError(f"expected a file name to write to, but {str(target)!r} is a folder; give a name inside it")
+    if target.exists() and not target.is_file():
+        raise MaqdError(f"expected a file name to write to, but {str(target)!r} is a device or a pipe")
     if not target.parent.is_dir():
         raise MaqdError(
             f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist; create it first"
         )
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp{target.suffix}")
     try:
         yield temporary
         _sync(temporary)
@@ -40,7 +42,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise MaqdError(f"cannot write {str(target)!r}: {error}; the previous file, if any, is unchanged") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -156,8 +156,14 @@ class SpikingNetwork(nn.Module):
             raise MaqdError(
                 f"input codes must have shape (batch, {', '.join(map(str, spec.shape))}), got {tuple(codes.shape)}"
             )
-        if not self.training and codes.numel():
-            check_codes(int(codes.min()), int(codes.max()), spec.low, spec.high)
+        if codes.is_floating_point():
+            if not bool((codes == codes.round()).all()):  # NaN is not equal to itself
+                raise MaqdError("input codes must be whole numbers, got fractions or NaN; feed the integer codes")
+        else:
+            codes = codes.to(torch.int64)  # torch compares no other unsigned type than uint8
+        if codes.numel():
+            low, high = torch.aminmax(codes)
+            check_codes(int(low), int(high), spec.low, spec.high)
         return codes.to(torch.float64 if spec.wide else torch.float32) - spec.zero_point
 
     def trace(self, codes: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError, unknown_name
-from maqd_snn.normalization import FoldableNorm
+from maqd_snn.normalization import BatchNorm, FoldableNorm, LayerBatchNorm
 from maqd_snn.rounding import round_clip_codes
 from maqd_snn.spike import check_activation_states, normalize, normalize_and_level, spike
 from maqd_snn.surrogate import Surrogate, as_surrogate
@@ -26,6 +26,8 @@ from maqd_snn.weights import (
 
 FLOAT32_EXACT = 2**24
 FLOAT64_EXACT = 2**53
+
+MAX_WEIGHTS = 2**31  # of one layer
 
 Pair = tuple[int, int]
 
@@ -74,6 +76,8 @@ class QuantizedProduct(Part):
 
     def __init__(self, shape: tuple[int, ...], states: int | None, step: float | None) -> None:
         super().__init__()
+        if math.prod(shape) > MAX_WEIGHTS:
+            raise MaqdError(f"a layer of weights {shape} has more than 2^31 of them; make it narrower")
         self.states = None if states is None else check_weight_states(states)
         if states is None:
             self.step: float | None = None
@@ -352,4 +356,5 @@ def make_norm(name: str, channels: int) -> FoldableNorm:
     """Return the normalization `name`, one of `NORMALIZATIONS`, for this many channels."""
     if name not in NORMALIZATIONS:
         raise unknown_name("normalization", name, NORMALIZATIONS)
-    return FoldableNorm(channels, NORMALIZATIONS[name])
+    reading = NORMALIZATIONS[name]
+    return BatchNorm(channels) if reading == "batch" else LayerBatchNorm(channels, reading)

@@ -44,8 +44,8 @@ class Quantization:
         for states in (self.weight_states, self.edge_states):
             if states is not None:
                 check_weight_states(states)
-        if self.weight_step is not None and not self.weight_step > 0:
-            raise MaqdError(f"weight_step must be above 0, got {self.weight_step}")
+        if self.weight_step is not None and not 0 < self.weight_step < math.inf:
+            raise MaqdError(f"weight_step must be above 0 and finite, got {self.weight_step}")
         if self.norm not in layers.NORMALIZATIONS:
             raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
         as_surrogate(self.surrogate)
@@ -256,4 +256,9 @@ def build(
         pool_first=pool_first,
     )
     spec = InputSpec(tuple(input_shape), zero_point, *input_range, input_kind)  # type: ignore[arg-type]
-    return MODELS[model](spec, classes, q, plan)
+    network = MODELS[model](spec, classes, q, plan)
+    for name in network.names:
+        part = network.part(name)
+        if isinstance(part, layers.QuantizedProduct) and part.fan_in < 2:
+            raise MaqdError(f"{name}: a filter of one weight cannot be standardized; widen the layer before it")
+    return network

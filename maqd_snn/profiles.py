@@ -112,7 +112,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     "neuron_update": Price(81.0, "simulated", f"{_DAVIES}: neuron update, active"),
                 },
                 graded=False,
-                includes="synaptic operations and neuron updates; every neuron is charged as active",
+                includes="synaptic operations and neuron updates; every neuron with a threshold as active",
                 excludes="spike transport (1.7 pJ within a tile, 3.0 and 4.0 pJ a hop: needs a placement), static",
             ),
             Profile(

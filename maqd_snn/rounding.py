@@ -15,20 +15,30 @@ def round_half_up(v: Tensor) -> Tensor:
     return torch.floor(v + 0.5)
 
 
-class _RoundClipCodes(torch.autograd.Function):
-    """clip(floor(u + 1/2), low, high); the gradient passes unchanged where u lies within half a step of the codes."""
+class _FloorClip(torch.autograd.Function):
+    """clip(floor(u), low, high); the gradient passes unchanged where low <= u < high + 1."""
 
     @staticmethod
     def forward(ctx, u, low, high):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(u)
         ctx.low, ctx.high = low, high
-        return round_half_up(u).clamp_(low, high)
+        return torch.floor(u).clamp_(low, high)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         (u,) = ctx.saved_tensors
-        inside = (u >= ctx.low - 0.5) & (u < ctx.high + 0.5)
+        inside = (u >= ctx.low) & (u < ctx.high + 1)
         return grad * inside, None, None
+
+
+def floor_clip(u: Tensor, low: int, high: int) -> Tensor:
+    """Return clip(floor(u), low, high) with the gradient 1 for low <= u < high + 1, and zero outside.
+
+    >>> floor_clip(torch.tensor([-3.0, -0.1, 0.9, 5.0]), -1, 1).tolist()
+    [-1.0, -1.0, 0.0, 1.0]
+    """
+    codes: Tensor = _FloorClip.apply(u, low, high)  # type: ignore[no-untyped-call]
+    return codes
 
 
 def round_clip_codes(v: Tensor, step: float, low: int, high: int) -> Tensor:
@@ -48,8 +58,7 @@ def round_clip_codes(v: Tensor, step: float, low: int, high: int) -> Tensor:
         raise MaqdError(f"round_clip expects step > 0, got {step}; use the distance between two quantized values")
     if not low < high:
         raise MaqdError(f"round_clip expects low < high, got low={low}, high={high}")
-    codes: Tensor = _RoundClipCodes.apply(v / step, low, high)  # type: ignore[no-untyped-call]
-    return codes
+    return floor_clip(v / step + 0.5, low, high)
 
 
 def round_clip(v: Tensor, step: float, low: int, high: int) -> Tensor:

@@ -53,7 +53,9 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     file = out / RECIPE
     if out.exists() and not out.is_dir():
         raise MaqdError(f"{str(out)!r} is a file; give a folder with --out")
-    if file.is_file():
+    # A recipe alone is a run that never got to its first checkpoint: nothing is lost with it.
+    begun = file.is_file() and any(path.name != RECIPE for path in out.iterdir())
+    if begun:
         if resume:
             if asdict(read_recipe(out)) != asdict(recipe):
                 raise MaqdError(f"{str(out)!r} holds a run of another recipe; give its options, or another --out")
@@ -72,7 +74,7 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
                 *FILE_OF_FORMAT.values(),
             }:
                 path.unlink()
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and not file.is_file() and any(out.iterdir()):
         raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,7 @@ def read_recipe(run: Path) -> Recipe:
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MaqdError(f"{str(file)!r} is damaged: it is no JSON text ({error})") from error
 
 
@@ -157,34 +159,59 @@ class Exported:
     file: str | None
     check: Check | None
     problem: str = ""
+    skipped: bool = False  # the runtime that would verify it is not installed
+
+    @property
+    def failed(self) -> bool:
+        """True where a file was written and is not verified: a difference, or a runtime that refuses it."""
+        return self.file is not None and not (self.check is not None and self.check.ok) and not self.skipped
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         check = None if self.check is None else self.check.to_dict()
-        return {"format": self.format, "file": self.file, "check": check, "problem": self.problem}
+        return {
+            "format": self.format,
+            "file": self.file,
+            "check": check,
+            "problem": self.problem,
+            "failed": self.failed,
+        }
 
 
 def export_run(net: IntegerNetwork, out: Path, codes: Tensor, formats: Iterable[str] | None = None) -> list[Exported]:
     """Export to each format and verify each file on `codes`.
 
-    With formats None every format is tried, and what cannot be done (a missing package, an op that the format cannot
-    express) is returned as a problem; a format asked for by name raises instead.
+    With formats None every format is tried, and a format that cannot be written (a missing package, an op that it
+    cannot express) is returned as a problem; a format asked for by name raises instead.
     """
     results = []
     for name in FORMATS if formats is None else formats:
         target = out / FILE_OF_FORMAT.get(name, f"network.{name}")
         try:
             export(net, target, name)
-            results.append(Exported(name, target.name, verify(target, net, codes)))
-        except MissingExtraError as error:
-            if formats is not None:
-                raise
-            results.append(Exported(name, target.name if target.exists() else None, None, str(error)))
         except MaqdError as error:
             if formats is not None:
                 raise
             results.append(Exported(name, None, None, str(error)))
+        else:
+            results.append(verify_file(name, target, net, codes))
     return results
+
+
+def verify_run(net: IntegerNetwork, run: Path, codes: Tensor) -> list[Exported]:
+    """Verify the exported files that the folder of a run holds."""
+    present = {name: run / FILE_OF_FORMAT[name] for name in FORMATS if (run / FILE_OF_FORMAT[name]).is_file()}
+    return [verify_file(name, path, net, codes) for name, path in present.items()]
+
+
+def verify_file(name: str, path: Path, net: IntegerNetwork, codes: Tensor) -> Exported:
+    """Verify one exported file; a file that the runtime refuses has failed, a missing runtime is no verdict."""
+    try:
+        return Exported(name, path.name, verify(path, net, codes))
+    except MissingExtraError as error:
+        return Exported(name, path.name, None, f"not verified: {error}", skipped=True)
+    except MaqdError as error:
+        return Exported(name, path.name, None, f"verification failed: {error}")
 
 
 def make_report(
@@ -239,6 +266,10 @@ def count_right(run: Path, recipe: Recipe, splits: Splits, data: ImageDataset) -
 
 def read_network(run_or_file: Path) -> IntegerNetwork:
     """Return the integer network of a run folder, or of a network file."""
+    if run_or_file.is_dir() and (run_or_file / RECIPE).is_file() and not read_recipe(run_or_file).foldable:
+        raise MaqdError(
+            f"{str(run_or_file)!r} holds a float twin, which has no integer network; give a run with states"
+        )
     return load(run_or_file / NETWORK if run_or_file.is_dir() else run_or_file)
 
 

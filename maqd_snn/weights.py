@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maqd_snn.errors import MaqdError
-from maqd_snn.rounding import round_clip_codes
+from maqd_snn.rounding import floor_clip, round_clip_codes
 
 MAX_WEIGHT_STATES = 255
 
@@ -115,6 +115,7 @@ def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
     s = default_weight_step(states) if step is None else step
     if states % 2:
         return round_clip_codes(v, s, -top, top)
-    # 2*floor(v/(2s)) + 1 = 2*floor(u + 1/2) + 1 with u = v/(2s) - 1/2, and u is clipped to -M/2 .. M/2 - 1.
+    if not s > 0:
+        raise MaqdError(f"the weight step must be above 0, got {s}")
     half = states // 2
-    return 2 * round_clip_codes(v - s, 2 * s, -half, half - 1) + 1
+    return 2 * floor_clip(v / (2 * s), -half, half - 1) + 1

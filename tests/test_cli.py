@@ -141,6 +141,12 @@ def test_an_existing_run_is_not_lost(run, capsys):
         (["run", "digits", "--epochs", "some"], ["--epochs expects a whole number, got 'some'"]),
         (["run", "digits", "--plan", "8-Q"], ["plan '8-Q' has the step 'Q'", "'64-64-M-128-128-M'"]),
         (["run", "digits", "--plan", "8-M-8-M-8-M-8-M"], ["use fewer pools"]),
+        (["run", "digits", "--model", "mlp", "--plan", "1"], ["classifier: a filter of one weight cannot be"]),
+        (["run", "digits", "--lr", "inf"], ["lr must be a finite number above 0, got inf"]),
+        (["run", "digits", "--format", ","], ["--format names no format", "qonnx"]),
+        (["export", "nowhere", "--format", "nir,onnx"], ["one format at a time, got nir, onnx"]),
+        (["eval", "nowhere", "--json", "no/such.json"], ["--json expects a file in an existing folder"]),
+        (["eval", "x" * 300], ["File name too long"]),
         (["run", "digits", "--samples", "0"], ["--samples must be at least 1, got 0"]),
         (["eval", "nowhere"], ["'nowhere' holds no run"]),
         (["report", "nowhere"], ["'nowhere' holds no run"]),
@@ -187,6 +193,17 @@ def test_damaged_exports(run, file, capsys):
     whole = (run / file).read_bytes()
     (run / file).write_bytes(whole[: len(whole) // 2])
     fails(capsys, ["verify", run / file, "--samples", "2"], file)
+    # A report names the failure, exits with 1, and does not mend the file behind the reader's back.
+    assert main(["report", str(run), "--samples", "2"]) == 1
+    assert "verification failed" in capsys.readouterr().out
+    assert len((run / file).read_bytes()) == len(whole) // 2
+
+
+def test_a_run_that_never_began_is_no_run(tmp_path):
+    out = tmp_path / "run"
+    assert main(["train", "digits", "--out", str(out), *OPTIONS, "--optimizer", "sgd", "--lr", "1e38"]) == 2
+    assert [path.name for path in out.iterdir()] == ["recipe.json"]
+    assert main(["train", "digits", "--out", str(out), *OPTIONS]) == 0
 
 
 def test_missing_extra_is_named(run, monkeypatch, capsys):

@@ -181,9 +181,7 @@ def test_the_batch_is_dynamic_and_the_input_takes_plain_integers():
     assert session.get_outputs()[0].type == "tensor(int64)"
     for samples in (1, 7):
         codes = codes_for(net, samples)
-        np.testing.assert_array_equal(
-            session.run(None, {"input": codes.astype(np.uint8)})[0], net.reference(codes)
-        )
+        np.testing.assert_array_equal(session.run(None, {"input": codes.astype(np.uint8)})[0], net.reference(codes))
 
 
 def test_more_samples_than_one_batch_holds(tmp_path, monkeypatch):

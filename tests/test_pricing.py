@@ -7,7 +7,7 @@ import torch
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.pricing import OPERATIONS, baselines, energy, multiply_accumulate_pj, price_all
+from maqd_snn.pricing import OPERATIONS, baselines, energy, price_all
 from maqd_snn.profiles import BASES, PROFILES, Price, Profile
 from maqd_snn.simulation import simulate
 
@@ -132,10 +132,21 @@ def test_baselines_by_hand(make_model):
     dense = {baseline.name: baseline.energy_pj for baseline in baselines(report)}
     assert dense["dense-fp32"] == pytest.approx((40 + 12) * 4.6)
     assert dense["dense-int8"] == pytest.approx((40 + 12) * 0.23)
-    # fc1: weights all 1 are 2 states, 1 bit; inputs 0..3, 2 bits; sums up to 30, 6 bits, the adder at its floor.
-    # fc2: ternary, 2 bits; levels 0..2, 2 bits; sums up to 6, 4 bits.
-    low_bit = 40 * multiply_accumulate_pj(1, 2, 6) + 12 * multiply_accumulate_pj(2, 2, 4)
+    # fc1: weights all 1 are 2 states, 1 bit; inputs 0..3, 2 bits. fc2: ternary, 2 bits; levels 0..2, 2 bits.
+    low_bit = 40 * (0.2 * 1 * 2 / 64 + 0.03) + 12 * (0.2 * 2 * 2 / 64 + 0.03)
     assert dense["dense-low-bit"] == pytest.approx(low_bit)
     real = simulate(fold(make_model("vgg", 2, 3)), [torch.randint(0, 256, (3, 3, 8, 8))])
     assert [b.name for b in baselines(real)] == ["dense-fp32", "dense-int8", "dense-low-bit"]
     assert set(price_all(real)) == set(PROFILES)
+
+
+def test_spikes_have_no_cheaper_adder_than_their_dense_rival():
+    """Where every input spikes, an event-driven network does the rival's additions and saves its products only."""
+    weight = torch.ones(64, 256, dtype=torch.int64)
+    source = ops.Input("input", shape=(256,), high=1, kind="events")
+    net = IntegerNetwork([source, ops.Linear("fc", ("input",), weight)])
+    report = simulate(net, [torch.ones(1, 256, dtype=torch.int64)])
+    assert report.total.synops == report.total.dense_macs
+    rival = {baseline.name: baseline.energy_pj for baseline in baselines(report)}["dense-low-bit"]
+    spikes = energy(report, "cmos45-int8").total_pj
+    assert spikes == pytest.approx(rival - report.total.dense_macs * 0.2 / 64)

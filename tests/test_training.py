@@ -218,11 +218,11 @@ def test_every_recipe_builds_a_network_that_folds(name, digits):
         ({"norm": "groupnorm"}, "unknown normalization"),
         ({"act_states": 1}, "activation states must be a whole number from 2"),
         ({"weight_states": 256}, "weight states must be a whole number from 2 to 255"),
-        ({"weight_step": 0.0}, "weight_step must be above 0"),
+        ({"weight_step": 0.0}, "weight_step must be above 0 and finite"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": 0.0}, "lr must be a finite number above 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
     ],
 )

@@ -70,7 +70,7 @@ def _energies(axes: "Axes", report: dict[str, Any]) -> None:
     rows += [
         (f"spikes, {name}", entry["total_pj"], SPIKES)
         for name, entry in report["energy"].items()
-        if entry["total_pj"] is not None
+        if entry["total_pj"] is not None and entry["profile"]["node"] == "45 nm"  # that of the baselines
     ]
     rows.sort(key=lambda row: -row[1])
     for index, (_, energy_pj, colour) in enumerate(rows):

@@ -3,12 +3,15 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from maqd_snn.rounding import round_half_up
 
 
 def shift(codes: Tensor, pad: int, fill: int, generator: Generator) -> Tensor:
@@ -32,6 +35,25 @@ def flip(codes: Tensor, generator: Generator) -> Tensor:
     return torch.where(mirrored.view(-1, 1, 1, 1), codes.flip(3), codes)
 
 
+def warp(codes: Tensor, fill: int, generator: Generator) -> Tensor:
+    """Return each image (B, C, H, W) turned by up to 10 degrees, zoomed by up to 10 % and moved by up to a pixel.
+
+    Interpolated bilinearly around the centre, rounded half up; outside the image it shows `fill`.
+
+    >>> codes = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
+    >>> warp(codes, 7, torch.Generator()).equal(codes)
+    True
+    """
+    batch, _, height, width = codes.shape
+    turn, zoom, down, right = (2 * torch.rand(4, batch, generator=generator) - 1).unbind()
+    angle, scale = turn * math.radians(10), 1 + 0.1 * zoom
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    rows = torch.stack([cosine, -sine, 2 * right / width, sine, cosine, 2 * down / height], dim=1)
+    grid = F.affine_grid(rows.view(batch, 2, 3), list(codes.shape), align_corners=False)
+    warped = F.grid_sample(codes.float() - fill, grid, align_corners=False) + fill
+    return round_half_up(warped).to(codes.dtype)
+
+
 def _none(codes: Tensor, fill: int, generator: Generator) -> Tensor:
     return codes
 
@@ -50,5 +72,5 @@ def _crop_flip(codes: Tensor, fill: int, generator: Generator) -> Tensor:
 
 # name -> (codes, fill, generator) -> codes
 AUGMENTATIONS: Mapping[str, Callable[[Tensor, int, Generator], Tensor]] = MappingProxyType(
-    {"none": _none, "shift1": _shift_one, "shift2": _shift_two, "crop-flip": _crop_flip}
+    {"none": _none, "shift1": _shift_one, "shift2": _shift_two, "warp": warp, "crop-flip": _crop_flip}
 )

@@ -24,8 +24,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str,
     """Write tensors and a JSON state to `path`, atomically."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps({"version": VERSION, **state})
-    with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"state": text})
+    try:
+        with atomic_path(path) as temporary:
+            save_file(plain, temporary, metadata={"state": text})
+    except SafetensorError as error:  # what it makes of a full disk or a folder without write access
+        raise MaqdError(f"cannot write {str(path)!r}: {error}; the previous file, if any, is unchanged") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -72,12 +75,21 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned; learning rates and decay stay those of the optimizer."""
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Restore what `optimizer_tensors` returned; learning rates and decay stay those of the optimizer.
+
+    Raises:
+        MaqdError: tensors that are not of this optimizer's parameters; `where` is named.
+    """
     state: dict[int, dict[str, Tensor]] = {}
+    numbers = range(sum(len(group["params"]) for group in optimizer.param_groups))
     for name, tensor in tensors.items():
-        number, slot = name.split(".", 1)
+        number, _, slot = name.partition(".")
+        if not (number.isdecimal() and int(number) in numbers and slot):
+            raise MaqdError(f"{where} has an optimizer state {name!r} that fits no parameter; train again")
         state.setdefault(int(number), {})[slot] = tensor
+    if tensors and set(state) != set(numbers):
+        raise MaqdError(f"{where} lacks the optimizer state of some parameters; train again")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -1,6 +1,7 @@
 """The configuration of a run: one frozen record, validated on construction; every field can be set by name."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -67,8 +68,10 @@ class Recipe:
         for field_name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             if getattr(self, field_name) < least:
                 raise MaqdError(f"{field_name} must be at least {least}, got {getattr(self, field_name)}")
-        if not self.lr > 0:
-            raise MaqdError(f"lr must be above 0, got {self.lr}")
+        if self.seed >= 2**40:
+            raise MaqdError(f"seed must be below 2^40, got {self.seed}")
+        if not 0 < self.lr < math.inf:
+            raise MaqdError(f"lr must be a finite number above 0, got {self.lr}")
         for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")

@@ -147,7 +147,7 @@ def fit(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: 
         if state.get("recipe") != asdict(recipe):
             raise MaqdError(f"{str(checkpoint)!r} belongs to another recipe; give another --out, or the same options")
         load_model(model, under_prefix("model", tensors), str(checkpoint))
-        load_optimizer(optimizer, under_prefix("optimizer", tensors))
+        load_optimizer(optimizer, under_prefix("optimizer", tensors), str(checkpoint))
         best_tensors = under_prefix("best", tensors)
         history = _history(state.get("history"), str(checkpoint))
     for name in model.wide_parts():
@@ -188,10 +188,12 @@ def metrics_csv(history: list[Epoch]) -> str:
 
 
 def _history(rows: Any, where: str) -> list[Epoch]:
-    try:
-        return [Epoch(**row) for row in rows]
-    except TypeError as error:
-        raise MaqdError(f"{where} holds no history of this version; train again") from error
+    names = {f.name for f in fields(Epoch)}
+    for row in rows if isinstance(rows, list) else [None]:
+        numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+        if not numbers or set(row) != names:
+            raise MaqdError(f"{where} holds no history of this version; train again")
+    return [Epoch(**row) for row in rows]
 
 
 def _train_epoch(
@@ -206,7 +208,7 @@ def _train_epoch(
     data, started = splits.train, time.perf_counter()
     generator = Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
     order = torch.randperm(len(data), generator=generator)
-    # A last batch too small for some normalization's statistics is left to the next epoch's shuffle.
+    # An incomplete last batch is left to the next epoch's shuffle: its statistics would be those of few samples.
     steps = max(1, len(data) // recipe.batch_size)
     augment, schedule = AUGMENTATIONS[recipe.augment], SCHEDULES[recipe.schedule]
     loss_sum = correct = rate = 0.0

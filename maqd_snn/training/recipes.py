@@ -14,9 +14,9 @@ def digits() -> Recipe:
         dataset="digits",
         plan="32-64-M-128",
         surrogate="triangle",
-        epochs=35,
+        epochs=40,
         batch_size=32,
-        augment="shift1",
+        augment="warp",
     )
 
 
