@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.integer.geometry import Shape, row
+from maqd_snn.integer.geometry import FLOAT32_EXACT, Shape, row
 from maqd_snn.integer.ops import Op, Pair
-
-FLOAT32_EXACT = 2**24
 
 
 @dataclass(frozen=True)

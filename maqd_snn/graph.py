@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError
+from maqd_snn.integer.geometry import FLOAT32_EXACT
 from maqd_snn.integer.ops import check_codes
-from maqd_snn.layers import FLOAT32_EXACT, NormSpike, Part, Readout
+from maqd_snn.layers import NormSpike, Part, Readout
 
 INPUT = "input"
 

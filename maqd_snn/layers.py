@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.integer.geometry import FLOAT32_EXACT, FLOAT64_EXACT
 from maqd_snn.normalization import BatchNorm, FoldableNorm, LayerBatchNorm
 from maqd_snn.rounding import round_clip_codes
 from maqd_snn.spike import check_activation_states, normalize, normalize_and_level, spike
@@ -23,9 +24,6 @@ from maqd_snn.weights import (
     standardize,
     weight_codes,
 )
-
-FLOAT32_EXACT = 2**24
-FLOAT64_EXACT = 2**53
 
 MAX_WEIGHTS = 2**31  # of one layer
 

@@ -41,6 +41,7 @@ def conv(weight, stride=1, padding=0, dilation=1, groups=1):
     return ops.Conv2d("conv", ("input",), weight, *((v, v) for v in (stride, padding, dilation)), groups)
 
 
+# A2 and E2 are A and E with a bias, which is no synapse; B3 is B with the padding called 'same'.
 TRUTH = {
     "A": (image(2, SEVEN), conv(ones(3, 2, 3, 3), 2, 1), 33),
     "A3": (

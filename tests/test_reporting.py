@@ -672,3 +672,14 @@ def test_text_report_without_accuracy() -> None:
     report = make_report()
     report["accuracy"] = {"test": None, "validation": None}
     assert "unknown on test, unknown on validation" in text_report(report)
+
+
+def test_a_file_that_the_runtime_refuses_has_failed() -> None:
+    report = make_report()
+    report["exports"] = [
+        {"format": "nir", "file": "network.nir", "check": None, "problem": "verification failed: x", "failed": True}
+    ]
+    page = html_report(report)
+    assert "FAILED" in page
+    assert "Not verified" not in page
+    assert "verification failed: x" in page

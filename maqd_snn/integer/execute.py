@@ -12,11 +12,9 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import ops
-from maqd_snn.integer.geometry import row
+from maqd_snn.integer.geometry import FLOAT32_EXACT, row
 from maqd_snn.integer.ops import Op, check_codes
 from maqd_snn.integer.reference import evaluate
-
-FLOAT32_EXACT = 2**24
 
 Watch = Callable[[Op, Sequence[Tensor], Tensor], None]
 

@@ -17,8 +17,9 @@ from maqd_snn.integer.ops import Op, Pair
 Shape = tuple[int, ...]
 Row = TypeVar("Row")
 
-# Accumulators above this are not exact in float64, and int64 sums of them come near overflow.
-LARGEST_ACCUMULATOR = 2**53
+# Integers below these magnitudes are exact in the number type; int64 sums of larger ones come near overflow.
+FLOAT32_EXACT = 2**24
+FLOAT64_EXACT = 2**53
 
 
 def row(table: Mapping[type[Op], Row], op: Op, what: str) -> Row:
@@ -147,6 +148,6 @@ def output_bound(op: Op, bounds: Sequence[int]) -> int:
         MaqdError: it reaches 2^53, where float64 is no longer exact.
     """
     bound = row(BOUNDS, op, "bound")(op, bounds)
-    if bound >= LARGEST_ACCUMULATOR:
+    if bound >= FLOAT64_EXACT:
         raise MaqdError(f"{op.name}: accumulators can reach {bound}, above 2^53; use fewer states or inputs")
     return bound

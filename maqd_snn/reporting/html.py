@@ -563,7 +563,7 @@ def _verification(report: Values) -> dict[str, Any]:
     exports = list(report.get("exports") or ())
     fold = (report.get("provenance") or {}).get("fold_check")
     checks = [entry["check"] for entry in exports if entry.get("check")]
-    broken = any(not check["ok"] for check in checks) or (fold is not None and fold["mismatches"] > 0)
+    broken = any(map(_failed, exports)) or (fold is not None and fold["mismatches"] > 0)
     if broken:
         verdict, mood = "Failed", "bad"
     elif checks and len(checks) == len(exports):
@@ -591,11 +591,18 @@ def _verification(report: Values) -> dict[str, Any]:
     }
 
 
+def _failed(entry: Values) -> bool:
+    """Whether scores differ, or the runtime refused the file."""
+    check = entry.get("check")
+    return bool(entry.get("failed")) or (check is not None and not check["ok"])
+
+
 def _export(entry: Values) -> dict[str, Any]:
     check = entry.get("check")
     row = {"format": entry["format"], "file": entry.get("file") or NO_VALUE, "problem": entry.get("problem") or ""}
     if not check:
-        return {**row, "verdict": "not checked", "mood": "even", "runtime": NO_VALUE, "scores": "", "mismatches": "",
+        verdict, mood = ("FAILED", "bad") if _failed(entry) else ("not checked", "even")
+        return {**row, "verdict": verdict, "mood": mood, "runtime": NO_VALUE, "scores": "", "mismatches": "",
                 "samples": "", "largest": "", "note": ""}  # fmt: skip
     return {
         **row,
