@@ -34,7 +34,7 @@ from maqd_snn._version import __version__
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.files import atomic_path
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.integer.execute import FLOAT32_EXACT
+from maqd_snn.integer.geometry import FLOAT32_EXACT
 from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.quant_fit import fit_quant
 

@@ -190,8 +190,11 @@ def metrics_csv(history: list[Epoch]) -> str:
 def _history(rows: Any, where: str) -> list[Epoch]:
     names = {f.name for f in fields(Epoch)}
     for row in rows if isinstance(rows, list) else [None]:
-        numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
-        if not numbers or set(row) != names:
+        if (
+            not isinstance(row, dict)
+            or set(row) != names
+            or not all(isinstance(value, int | float) for value in row.values())
+        ):
             raise MaqdError(f"{where} holds no history of this version; train again")
     return [Epoch(**row) for row in rows]
 
