@@ -36,8 +36,16 @@ class InputSpec:
     kind: str = "analog"
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or any(size < 1 for size in self.shape):
-            raise MaqdError(f"input_shape must be (channels, height, width), each at least 1, got {self.shape}")
+        shape = self.shape
+        if not isinstance(shape, tuple) or len(shape) != 3 or any(type(n) is not int or n < 1 for n in shape):
+            raise MaqdError(
+                f"input_shape must be whole numbers (channels, height, width), each at least 1, got {shape!r}"
+            )
+        if any(type(value) is not int for value in (self.zero_point, self.low, self.high)) or self.low >= self.high:
+            raise MaqdError(
+                f"input codes must be whole numbers low < high with a whole zero point, got {self.low}..{self.high} "
+                f"and {self.zero_point}"
+            )
         if self.kind not in ("analog", "events"):
             raise MaqdError(f"input kind must be 'analog' or 'events', got {self.kind!r}")
         if not self.low <= self.zero_point <= self.high:

@@ -121,7 +121,7 @@ def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     """Fully connected: one hidden layer per width of the plan, such as `256-256`."""
     builder = _Builder(spec, q)
     builder.flatten()
-    for index, width in enumerate(_widths(plan or "256-256", "", "256-256"), start=1):
+    for index, width in enumerate(_widths("256-256" if plan is None else plan, "", "256-256"), start=1):
         states = q.edge_states if index == 1 else q.weight_states
         step = None if index == 1 else q.weight_step
         builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, step))
@@ -136,7 +136,7 @@ def vgg(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     With `q.pool_first` a pool acts on the accumulators before the norm of its convolution instead.
     """
     builder = _Builder(spec, q)
-    steps = _widths(plan or "64-64-M-128-128-M-256-256-M", "MS", "64-64-M-128-128-M")
+    steps = _widths("64-64-M-128-128-M-256-256-M" if plan is None else plan, "MS", "64-64-M-128-128-M")
     if steps[0] in "MS":
         raise MaqdError(f"plan {plan!r} starts with a pool; start with a width, as in '64-64-M-128-128-M'")
     index = 0
@@ -170,7 +170,9 @@ def resnet(spec: InputSpec, classes: int, q: Quantization, plan: str | None = No
     first spike takes the place of the identity. It ends in a spike, a global sum-pool and the classifier.
     """
     builder = _Builder(spec, q)
-    widths = [int(width) for width in _widths(plan or "16-16-16-32-32-32-64-64-64", "", "16-16-32-32")]
+    widths = [
+        int(width) for width in _widths("16-16-16-32-32-32-64-64-64" if plan is None else plan, "", "16-16-32-32")
+    ]
     builder.conv("stem", widths[0], kernel=3, edge=True)
     stream: str | None = None  # the accumulator that carries the residual sum; none behind the stem
     builder.spike("block1_spike1")
@@ -243,8 +245,10 @@ def build(
     """
     if model not in MODELS:
         raise unknown_name("model", model, MODELS)
-    if classes < 2:
-        raise MaqdError(f"a classifier needs at least 2 classes, got {classes}")
+    if type(classes) is not int or classes < 2:
+        raise MaqdError(f"a classifier needs a whole number of at least 2 classes, got {classes!r}")
+    if plan is not None and not isinstance(plan, str):
+        raise MaqdError(f"plan must be layer widths joined by '-', as in '64-64-M-128', got {plan!r}")
     q = Quantization(
         act_states=act_states,
         weight_states=weight_states,
@@ -255,7 +259,8 @@ def build(
         weight_step=weight_step,
         pool_first=pool_first,
     )
-    spec = InputSpec(tuple(input_shape), zero_point, *input_range, input_kind)  # type: ignore[arg-type]
+    low, high = input_range
+    spec = InputSpec(input_shape, zero_point, low, high, input_kind)
     network = MODELS[model](spec, classes, q, plan)
     for name in network.names:
         part = network.part(name)

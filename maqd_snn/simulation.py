@@ -151,6 +151,8 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
     >>> simulate(net, [codes]).layers[0].synops
     12
     """
+    if isinstance(batches, Tensor):
+        raise MaqdError("simulate takes an iterable of batches, got one tensor; put it into a list: [codes]")
     layers = layers_of(net)
     by_name = {layer.op.name: layer for layer in layers}
     for layer in layers:
@@ -209,7 +211,7 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
 def _codes_and_labels(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     if isinstance(batch, Tensor):
         return batch, None
-    if len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
         codes, labels = batch
         if labels.shape != (len(codes),) or labels.is_floating_point():
             raise MaqdError(

@@ -361,6 +361,8 @@ def test_totals_are_the_sums_of_the_layers(make_model):
             "labels for 1 of 2 samples",
         ),
         (["codes"], "a tensor of codes or a pair"),
+        ([5], "a tensor of codes or a pair"),
+        (torch.zeros(1, 10, dtype=torch.int64), r"got one tensor; put it into a list: \[codes\]"),
     ],
 )
 def test_bad_batches(batches, message):
