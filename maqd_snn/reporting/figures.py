@@ -13,7 +13,7 @@ from maqd_snn.reporting.units import energy_text, quantity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DENSE, SPIKES, EFFECTIVE, INK = "#c3c9d4", "#2f6fde", "#f2a33a", "#2b303a"
+DENSE, SPIKES, EFFECTIVE, INK = "#aab2c0", "#2f6fde", "#f2a33a", "#2b303a"
 
 
 def save_figure(report: dict[str, Any], path: str | Path) -> None:
@@ -59,7 +59,7 @@ def _layers(axes: "Axes", simulation: dict[str, Any]) -> None:
         heights = [layer[name] / samples for layer in layers]
         axes.bar([x + (index - 1) * 0.27 for x in range(len(layers))], heights, 0.27, label=label, color=colour)
     axes.set_xticks(range(len(layers)), [layer["name"] for layer in layers], rotation=30, ha="right")
-    axes.yaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes.yaxis.set_major_formatter(lambda value, _: quantity(value).replace(".00", ""))
     axes.set_title("connections used per image", fontsize=9.5, color=INK)
     axes.legend(frameon=False, fontsize=8.5)
     _tidy(axes)
@@ -73,12 +73,14 @@ def _energies(axes: "Axes", report: dict[str, Any]) -> None:
         if entry["total_pj"] is not None and entry["profile"]["node"] == "45 nm"  # that of the baselines
     ]
     rows.sort(key=lambda row: -row[1])
+    smallest, largest = min(row[1] for row in rows), max(row[1] for row in rows)
     for index, (_, energy_pj, colour) in enumerate(rows):
-        axes.barh(index, energy_pj, color=colour, height=0.62)
-        axes.text(energy_pj * 1.12, index, energy_text(energy_pj), va="center", fontsize=8.5, color=INK)
+        # Dots: the length of a bar means nothing on a logarithmic axis.
+        axes.axhline(index, color="#e7eaef", linewidth=1, zorder=0)
+        axes.plot(energy_pj, index, "o", markersize=9, color=colour)
+        axes.text(energy_pj * 1.25, index, energy_text(energy_pj), va="center", fontsize=8.5, color=INK)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_xscale("log")
-    smallest, largest = min(row[1] for row in rows), max(row[1] for row in rows)
     axes.set_xlim(smallest / 3, largest * 6)
     axes.xaxis.set_major_formatter(lambda value, _: energy_text(value))
     axes.minorticks_off()
