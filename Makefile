@@ -18,9 +18,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy and the import check read the installed wheel: only there do all folders stand in one package.
+# mypy and the import check read the installed wheel: only there do all folders stand in one package. So mypy must not
+# start in this folder, where it would find half of it first.
 types: $(VENV)/wheel.stamp
-	$(BIN)/python -m mypy --python-executable $(VENV)/wheel/bin/python -p maqd_snn
+	cd $(VENV)/wheel && ../bin/python -m mypy --config-file ../../pyproject.toml --python-executable bin/python -p maqd_snn
 
 imports: $(VENV)/wheel.stamp
 	.ci/imports $(VENV)
