@@ -50,6 +50,7 @@ TRUTH = {
         45,
     ),
     "B": (image(2, SEVEN), conv(ones(3, 2, 3, 3), 1, 1), 129),
+    "B3": (image(2, SEVEN), conv(ones(3, 2, 3, 3), 1, (3 - 1) // 2), 129),  # padding 'same'
     "B2": (image(2, SEVEN), conv(ones(3, 2, 3, 3), 1, 0), 69),
     "B5": (image(2, SEVEN), conv(ones(3, 2, 3, 3), 1, 2, 2), 105),
     "C": (
@@ -273,6 +274,13 @@ def test_a_product_behind_an_add_is_charged_dense():
     assert spike.spikes == int((trace["spike"] != 0).sum())
     assert spike.unit_spikes == int(trace["spike"].sum())
     assert spike.histogram == tuple(torch.bincount(trace["spike"].flatten(), minlength=3).tolist())
+
+
+def test_a_product_behind_a_sum_of_spikes_is_charged_dense():
+    source = ops.Input("input", shape=(4,), high=3, kind="events")
+    net = IntegerNetwork([source, ops.Add("twice", ("input", "input")), ops.Linear("fc", ("twice",), ones(2, 4))])
+    entry = simulate(net, [torch.tensor([[1, 0, 2, 0]])]).layer("fc")
+    assert (entry.spiking, entry.macs, entry.synops) == (False, 8, 0)
 
 
 def test_spiking_is_a_property_of_the_graph_not_of_the_values():

@@ -31,6 +31,16 @@ def test_first_and_last_layer_have_their_own_states():
     assert int(model.part("conv1").codes().abs().max()) == 7
 
 
+def test_the_weight_step_is_that_of_the_hidden_layers():
+    for family, hidden in (("vgg", "conv2"), ("mlp", "fc2"), ("resnet", "block1_conv1")):
+        plan = {"vgg": "8-M-16", "mlp": "8-8", "resnet": "8-8"}[family]
+        model, other = build(family, plan=plan, weight_step=2.0), build(family, plan=plan)
+        first = next(name for name in model.names if isinstance(model.part(name), layers.QuantizedProduct))
+        assert model.part(hidden).step == 2.0 != other.part(hidden).step
+        for edge in (first, "classifier"):
+            assert model.part(edge).step == other.part(edge).step
+
+
 def test_the_residual_stream_is_a_sum_of_accumulators_behind_the_first_spike():
     model = build("resnet", plan="8-8-16")
     inputs = model.inputs_of

@@ -61,6 +61,7 @@ def test_binary_chips_send_a_graded_spike_as_unit_spikes():
     assert terms["fc2"] == {"synop_binary": pytest.approx(FC2_UNITS / 2 * 23.6)}
     assert terms["spike"] == {"neuron_update": pytest.approx(TESTS / 2 * 81.0)}
     # TrueNorth's 26 pJ is all-in: neuron updates are inside and must not be added.
+    assert [(layer.name, layer.energy_pj) for layer in truenorth.layers if layer.op == "Threshold"] == [("spike", 0)]
     assert truenorth.priced_pj == pytest.approx((FC1 + FC2_UNITS) / 2 * 26.0)
     # An addition of a class bias was never priced on either chip.
     assert loihi.total_pj is truenorth.total_pj is None

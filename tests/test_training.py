@@ -106,6 +106,20 @@ def test_the_best_epoch_is_chosen_on_validation_loss_then_accuracy():
     assert best(history).epoch == 3
 
 
+def test_the_model_returned_is_that_of_the_best_epoch(few, tmp_path, monkeypatch):
+    seen = []
+
+    def best_in_the_middle(model, dataset):
+        seen.append(weights(model))
+        return (1.0, 0.5, 2.0)[len(seen) - 1], 0.5, 0.1
+
+    monkeypatch.setattr(loop, "evaluate", best_in_the_middle)
+    result = fit(SMALL, few, tmp_path, quiet=True)
+    assert result.best.epoch == 2
+    assert equal(weights(result.model), seen[1])
+    assert not equal(seen[1], seen[2])
+
+
 def test_the_test_set_is_never_looked_at(few, tmp_path):
     blind = dataclasses.replace(few, test=None)
     fit(dataclasses.replace(SMALL, epochs=1), blind, tmp_path, quiet=True)

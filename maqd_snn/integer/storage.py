@@ -42,7 +42,10 @@ SEAL_BEGIN = b"maqd-snn network, sha256 "
 def save(net: IntegerNetwork, path: str | Path) -> None:
     """Write `net` to `path`; an interrupted or failed save leaves the previous file as it was."""
     with atomic_path(path) as temporary:
-        _write(net, temporary)
+        try:
+            _write(net, temporary)
+        except RuntimeError as error:  # what HDF5 makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from error
         seal(temporary)
 
 
