@@ -10,6 +10,7 @@ every chunk, so that an interrupted check goes on where it was. Exit code 1 wher
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
 from maqd_snn.runs import machine, read_model, read_network, read_recipe
+from maqd_snn.training import get_recipe
 
 CHUNK = 100
 ORACLE_IMAGES = 1000
@@ -56,6 +58,14 @@ def check(run: Path, images: int, oracle_images: int) -> dict[str, Any]:
     return done
 
 
+def command(run: Path) -> str:
+    """Return the command that trains this run's network."""
+    recipe = read_recipe(run)
+    default = asdict(get_recipe(recipe.name))
+    changed = {name: value for name, value in asdict(recipe).items() if value != default[name]}
+    return " ".join(["maqd train", recipe.name, *(f"--{k.replace('_', '-')} {v}" for k, v in changed.items())])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
@@ -84,6 +94,8 @@ def main() -> int:
             "one by one: `model.eval()` against the torch executor of the folded network, and that against the NumPy",
             f"int64 oracle. Made by `benchmarks/fold_cifar10.py` on {date.today()}, {where['system']}, "
             f"{where['cores']} cores, torch {where['torch']}, Python {where['python']}.",
+            "",
+            "The networks were trained by " + " and ".join(f"`{command(run)}`" for run in options.runs) + ".",
             "",
             "| network | activation / weight states | normalization | epoch | images | values | differ | "
             "oracle: images | values | differ |",
