@@ -87,6 +87,14 @@ def test_zero_weights_are_left_out_of_effective_synops():  # row A4
     entry = layer_of(image(2, SEVEN), conv(weight, 2, 1))
     assert (entry.synops, entry.dense_macs) == (33, 294)
     assert entry.effective_synops == brute_force(image(2, SEVEN), conv(weight, 2, 1)).effective_synops < 33
+    # 33, of which 6 at nonzero weights: one input channel's weights are zero, and the other is hit by (1, 2) alone.
+    half = ones(3, 2, 3, 3)
+    half[:, 1] = 0
+    x = torch.zeros(1, 2, 5, 5, dtype=torch.int64)
+    for row, column in SEVEN:
+        x[0, 0 if (row, column) == (1, 2) else 1, row, column] = 1
+    entry = layer_of(x, conv(half, 2, 1))
+    assert (entry.synops, entry.effective_synops, entry.dense_macs) == (33, 6, 294)
     only_corner = torch.zeros(3, 2, 3, 3, dtype=torch.int64)
     only_corner[:, :, 0, 0] = 1
     # Tap (0, 0) of an output reads only odd positions (stride 2, padding 1): of the seven spikes (3, 1) alone.
