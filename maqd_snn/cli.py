@@ -5,11 +5,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from maqd_snn._version import __version__
-from maqd_snn.errors import MaqdError
+from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.training.config import FIELD_TYPES, Recipe, override, parse_field
 from maqd_snn.training.recipes import RECIPES, get_recipe
@@ -185,7 +186,6 @@ def _profiles(options: Command) -> list[str]:
 
 
 def _formats(options: Command) -> list[str] | None:
-    from maqd_snn.errors import unknown_name
     from maqd_snn.neuromorphic import FORMATS
 
     names = _names(options.format)
@@ -215,8 +215,6 @@ def _start(options: Command) -> tuple[Recipe, Any, Path]:
 
 
 def _train(options: Command) -> int:
-    from dataclasses import asdict
-
     from maqd_snn.runs import fold_run, train
 
     recipe, splits, out = _start(options)
@@ -282,10 +280,7 @@ def _exit_code(report: Any) -> int:
 
 
 def _eval(options: Command) -> int:
-    from dataclasses import asdict
-
     from maqd_snn.datasets import load_splits
-    from maqd_snn.errors import unknown_name
     from maqd_snn.runs import count_right, read_recipe
 
     recipe = read_recipe(options.run)

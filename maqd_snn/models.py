@@ -50,6 +50,11 @@ class Quantization:
             raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
         as_surrogate(self.surrogate)
 
+    @property
+    def edge(self) -> int | None:
+        """Weight states of the first and last layer: in the float twin they are float, too."""
+        return None if self.weight_states is None else self.edge_states
+
 
 class _Builder:
     """Collects nodes; `head` is the node whose output comes next, `shape` its shape without the batch axis."""
@@ -66,7 +71,7 @@ class _Builder:
         return name
 
     def conv(self, name: str, channels: int, kernel: int, stride: int = 1, edge: bool = False, source: str = "") -> str:
-        states = self.q.edge_states if edge else self.q.weight_states
+        states = self.q.edge if edge else self.q.weight_states
         step = None if edge else self.q.weight_step
         in_channels, height, width = self.shape
         padding = (kernel - 1) // 2
@@ -91,7 +96,7 @@ class _Builder:
 
     def classifier(self, classes: int, pooled: int = 1) -> SpikingNetwork:
         """Add the last product and the readout. `pooled` is the number of levels summed into each of its inputs."""
-        inputs, states = self.shape[0], self.q.edge_states
+        inputs, states = self.shape[0], self.q.edge
         self.add("classifier", layers.Linear(inputs, classes, states))
         # With weights of deviation 1/step and levels around n/2 the logits start at a deviation of about one.
         weight_scale = 1.0 if states is None else 1 / default_weight_step(states)
@@ -122,7 +127,7 @@ def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     builder = _Builder(spec, q)
     builder.flatten()
     for index, width in enumerate(_widths("256-256" if plan is None else plan, "", "256-256"), start=1):
-        states = q.edge_states if index == 1 else q.weight_states
+        states = q.edge if index == 1 else q.weight_states
         step = None if index == 1 else q.weight_step
         builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, step))
         builder.shape = (int(width),)
@@ -252,7 +257,7 @@ def build(
     q = Quantization(
         act_states=act_states,
         weight_states=weight_states,
-        edge_states=None if weight_states is None else edge_states,
+        edge_states=edge_states,
         signed=signed,
         norm=norm,
         surrogate=as_surrogate(surrogate),

@@ -25,11 +25,11 @@ from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.neuromorphic import FORMATS, Check, export, verify
-from maqd_snn.pricing import baselines, energy
+from maqd_snn.pricing import baselines, price_all
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Fit, Recipe, build_model, fit
 from maqd_snn.training.checkpoint import load_model, read_tensors, write_tensors
-from maqd_snn.training.loop import batches
+from maqd_snn.training.loop import CHECKPOINT, METRICS, batches
 
 RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
     "recipe.json",
@@ -41,6 +41,7 @@ RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
 REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
 FILE_OF_FORMAT: Mapping[str, str] = {"nir": "network.nir", "onnx": "network.onnx", "qonnx": "network.qonnx.onnx"}
+RUN_FILES = {RECIPE, METRICS, CHECKPOINT, MODEL, NETWORK, *FILE_OF_FORMAT.values(), REPORT_JSON, REPORT_HTML}
 
 
 def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -63,16 +64,7 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         if not overwrite:
             raise MaqdError(f"{str(out)!r} holds another run; give --resume, --overwrite or another --out")
         for path in out.iterdir():
-            if path.is_file() and path.name in {
-                RECIPE,
-                NETWORK,
-                MODEL,
-                REPORT_JSON,
-                REPORT_HTML,
-                "metrics.csv",
-                "checkpoint.safetensors",
-                *FILE_OF_FORMAT.values(),
-            }:
+            if path.is_file() and path.name in RUN_FILES:
                 path.unlink()
     elif out.is_dir() and not file.is_file() and any(out.iterdir()):
         raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
@@ -231,7 +223,7 @@ def make_report(
         "history": history,
         "accuracy": {"test": simulation.accuracy, "validation": provenance.get("validation_accuracy")},
         "simulation": simulation.to_dict(),
-        "energy": {name: energy(simulation, name).to_dict() for name in profiles},
+        "energy": {name: entry.to_dict() for name, entry in price_all(simulation, profiles).items()},
         "baselines": [asdict(baseline) for baseline in baselines(simulation)],
         "exports": [entry.to_dict() for entry in exports],
     }

@@ -40,7 +40,9 @@ class Prepared:
             # Clipped to one beyond the reachable range, thresholds are exact in `dtype`, and never/always stay so.
             limit = self.input_bounds[0] + 1
             oriented = op.thresholds.clamp(-limit, limit) * op.direction[:, None]
-            self.tensors = {"theta": oriented.to(self.device, dtype), "direction": op.direction.to(self.device, dtype)}
+            self.tensors = {"theta": oriented.to(self.device, dtype)}
+            if bool((op.direction < 0).any()):
+                self.tensors["direction"] = op.direction.to(self.device, dtype)
         elif isinstance(op, ops.Readout):
             self.tensors = {"bias": op.bias.to(self.device)}
 
@@ -71,7 +73,7 @@ def _threshold(p: Prepared, values: Sequence[Tensor]) -> Tensor:
     op, z = p.op, values[0]
     assert isinstance(op, ops.Threshold)
     per_channel = (-1, *(1,) * (z.ndim - 2))
-    if bool((op.direction < 0).any()):
+    if "direction" in p.tensors:
         z = z * p.tensors["direction"].view(per_channel)
     first, *rest = (theta.view(per_channel) for theta in p.tensors["theta"].unbind(1))
     level = (z >= first).to(torch.float32)

@@ -86,7 +86,7 @@ class Recipe:
         return Quantization(
             act_states=self.act_states,
             weight_states=self.weight_states,
-            edge_states=None if self.weight_states is None else self.edge_states,
+            edge_states=self.edge_states,
             signed=self.signed,
             norm=self.norm,
             surrogate=self.surrogate,
