@@ -1,0 +1,78 @@
+"""What a reader of event recordings returns, and what every reader is.
+
+An event is (t, x, y, p): time in microseconds, column, row, polarity (1: brighter, 0: darker).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd_snn.errors import MaqdError
+
+EVENT_DTYPE = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])  # packed: 13 bytes an event
+
+Events = NDArray[np.void]  # one-dimensional, of EVENT_DTYPE
+
+
+class EventFileError(MaqdError):
+    """A recording that cannot be decoded: file, byte offset where known, and reason."""
+
+    def __init__(self, path: Path, reason: str, offset: int | None = None) -> None:
+        self.path, self.reason, self.offset = path, reason, offset
+        where = "" if offset is None else f", byte {offset}"
+        super().__init__(f"{str(path)!r}{where}: {reason}")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read.
+
+    Attributes:
+        sensor: (width, height) in pixels that coordinates must lie in; None takes what the file or format states.
+        skip_damaged: drop damaged parts and count them in `Recording.skipped_bytes`, instead of raising.
+        max_bytes: limit of the decoded array, checked before memory is taken.
+    """
+
+    sensor: tuple[int, int] | None = None
+    skip_damaged: bool = False
+    max_bytes: int = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded recording.
+
+    Attributes:
+        events: array of EVENT_DTYPE in the order of the file.
+        sensor: (width, height) where the file, the format or the caller states it, else None.
+        format: name of the format, as in `FORMATS`.
+        skipped_bytes: size of the damaged parts that were left out (0 unless `skip_damaged`).
+    """
+
+    events: Events
+    sensor: tuple[int, int] | None
+    format: str
+    skipped_bytes: int = 0
+
+
+class EventFormat(ABC):
+    """One file format. Instances have no state; they are registered in `registry.FORMATS`."""
+
+    name: str
+    suffixes: tuple[str, ...]  # lower case, with the dot
+
+    @abstractmethod
+    def matches(self, head: bytes) -> bool:
+        """Return whether the first bytes of a file (up to 4096) are surely of this format; False where unsure."""
+
+    @abstractmethod
+    def read(self, path: Path, options: ReadOptions) -> Recording:
+        """Decode the whole file. Raises EventFileError."""
+
+    @abstractmethod
+    def blocks(self, path: Path, options: ReadOptions, size: int) -> Iterator[Events]:
+        """Decode lazily: yield arrays of about `size` events each, in file order, in bounded memory."""

@@ -1,0 +1,172 @@
+"""What several commands share: options, and what the options stand for."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.files import write_text
+from maqd_snn.training.config import FIELD_TYPES, Recipe, override, parse_field
+from maqd_snn.training.recipes import RECIPES, get_recipe
+
+SETTABLE = tuple(name for name in FIELD_TYPES if name != "name")
+
+Options = argparse.Namespace
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line.
+
+    Attributes:
+        text: one line for the list of commands. add_options: declares its arguments. run: does it, returns the exit
+        code (0 done, 1 a check failed). Heavy imports belong into `run`, so that `maqd --help` is quick.
+    """
+
+    text: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Options], int]
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where datasets are."""
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)"
+    )
+    parser.add_argument("--download", action="store_true", help="fetch a dataset that is missing")
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON, too")
+
+
+def training_options(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe, every field of it, and the folder of the run."""
+    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="continue what the folder holds, if anything")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    data_options(parser)
+    json_option(parser)
+    for name in SETTABLE:
+        parser.add_argument(flag(name), dest=f"set_{name}", help=argparse.SUPPRESS)
+    lines: list[str] = []
+    line = ""
+    for name in SETTABLE:
+        if len(line) + len(flag(name)) > 76:
+            lines, line = [*lines, line], ""
+        line += f"  {flag(name)}"
+    parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join(
+        [*lines, line]
+    )
+
+
+def report_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a report needs to know."""
+    parser.add_argument("--profile", help="energy profiles, joined by commas (default: all)")
+    parser.add_argument("--samples", type=int, default=100, help="test images to verify exports on (default: 100)")
+
+
+def flag(name: str) -> str:
+    """Return the command line flag of a recipe field."""
+    return "--" + name.replace("_", "-")
+
+
+def formats_text() -> str:
+    """Return the list of export formats."""
+    from maqd_snn.neuromorphic import FORMATS
+
+    return "\n".join(["Formats:", *(f"  {name:8s} {entry.title}" for name, entry in FORMATS.items())])
+
+
+def chosen_recipe(options: Options) -> Recipe:
+    """Return the recipe with the fields that the command line sets."""
+    texts = {name: getattr(options, f"set_{name}") for name in SETTABLE}
+    values = {name: parse_field(name, text) for name, text in texts.items() if text is not None}
+    return override(get_recipe(options.recipe), values)
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Return the names in a comma-joined text, or None for None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def positive(value: int, flag: str) -> int:
+    """Return `value` if it is at least 1, else raise MaqdError."""
+    if value < 1:
+        raise MaqdError(f"{flag} must be at least 1, got {value}")
+    return value
+
+
+def write_json(options: Options, values: Any) -> None:
+    """Write `values` where --json says, if it was given."""
+    if options.json is not None:
+        write_text(options.json, json.dumps(values, indent=1))
+
+
+def chosen_profiles(options: Options) -> list[str]:
+    """Return the names of the energy profiles, all where none was chosen."""
+    from maqd_snn.pricing import get_profile
+    from maqd_snn.profiles import PROFILES
+
+    names = split_names(options.profile) or list(PROFILES)
+    return [get_profile(name).name for name in names]
+
+
+def chosen_formats(options: Options) -> list[str] | None:
+    """Return the chosen export formats, or None for all."""
+    from maqd_snn.neuromorphic import FORMATS
+
+    names = split_names(options.format)
+    if names == []:
+        raise MaqdError(f"--format names no format; the choices are: {', '.join(FORMATS)}")
+    for name in names or []:
+        if name not in FORMATS:
+            raise unknown_name("export format", name, FORMATS)
+    return names
+
+
+def start_run(options: Options) -> tuple[Recipe, Any, Path]:
+    """Return the recipe, its data and the opened folder of the run."""
+    from maqd_snn.datasets import load_splits
+    from maqd_snn.runs import open_run
+    from maqd_snn.training import build_model
+
+    recipe = chosen_recipe(options)
+    if options.command == "run" and not recipe.foldable:
+        raise MaqdError(
+            "a float twin (states 'none') has no integer network; train it with: maqd train, then maqd eval"
+        )
+    splits = load_splits(recipe.dataset, options.data_root, download=options.download)
+    build_model(recipe, splits)  # an impossible network is refused before anything is written
+    out: Path = options.out or Path("runs") / recipe.name
+    open_run(out, recipe, options.resume, options.overwrite)
+    return recipe, splits, out
+
+
+def write_report(
+    options: Options, net: Any, splits: Any, simulation: Any, exports: Any, profiles: Any, out: Path
+) -> Any:
+    """Write report.json and report.html into the run, print the report, and return it."""
+    from maqd_snn.reporting.html import html_report
+    from maqd_snn.reporting.text import text_report
+    from maqd_snn.runs import REPORT_HTML, REPORT_JSON, make_report
+
+    report = make_report(net, splits, simulation, exports, profiles)
+    write_text(out / REPORT_JSON, json.dumps(report, indent=1))
+    write_text(out / REPORT_HTML, html_report(report))
+    print(text_report(report))
+    write_json(options, report)
+    return report
+
+
+def exit_code(report: Any) -> int:
+    """Return 1 where an export or the fold check failed, else 0."""
+    failed = any(entry["failed"] for entry in report["exports"])
+    folded = report["provenance"].get("fold_check", {}).get("mismatches", 0) == 0
+    return 0 if folded and not failed else 1

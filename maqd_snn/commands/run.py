@@ -1,0 +1,41 @@
+"""`maqd run`: the main job."""
+
+import argparse
+import time
+
+from maqd_snn.commands.common import (
+    Command,
+    Options,
+    chosen_formats,
+    chosen_profiles,
+    exit_code,
+    positive,
+    report_options,
+    start_run,
+    training_options,
+    write_report,
+)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    training_options(parser)
+    report_options(parser)
+    parser.add_argument("--format", help="export formats, joined by commas (default: every one that can be written)")
+
+
+def _run(options: Options) -> int:
+    from maqd_snn.runs import export_run, fold_run, simulate_run, train
+
+    started = time.perf_counter()
+    profiles, formats = chosen_profiles(options), chosen_formats(options)
+    samples = positive(options.samples, "--samples")
+    recipe, splits, out = start_run(options)
+    net = fold_run(recipe, splits, train(recipe, splits, out, options.resume, options.quiet), out)
+    simulation = simulate_run(net, splits)
+    exports = export_run(net, out, splits.test.codes[:samples], formats)
+    report = write_report(options, net, splits, simulation, exports, profiles, out)
+    print(f"{time.perf_counter() - started:.0f} s, everything in {out}")
+    return exit_code(report)
+
+
+COMMAND = Command("train, fold, simulate, price, export, verify and report: the main job", _add_options, _run)

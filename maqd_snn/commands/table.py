@@ -1,0 +1,18 @@
+"""The table of commands, in the order that `maqd --help` prints."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from maqd_snn.commands import evaluate, export, report, run, train, verify
+from maqd_snn.commands.common import Command
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "run": run.COMMAND,
+        "train": train.COMMAND,
+        "eval": evaluate.COMMAND,
+        "report": report.COMMAND,
+        "export": export.COMMAND,
+        "verify": verify.COMMAND,
+    }
+)

@@ -1,0 +1,30 @@
+"""`maqd train`: a recipe becomes a trained, folded network."""
+
+import argparse
+from dataclasses import asdict
+
+from maqd_snn.commands.common import Command, Options, start_run, training_options, write_json
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    training_options(parser)
+
+
+def _run(options: Options) -> int:
+    from maqd_snn.runs import fold_run, train
+
+    recipe, splits, out = start_run(options)
+    result = train(recipe, splits, out, options.resume, options.quiet)
+    kind = "float twin, nothing to fold"
+    if recipe.foldable:
+        fold_run(recipe, splits, result, out)
+        kind = "folded"
+    best = result.best
+    print(
+        f"{recipe.name}: validation accuracy {best.validation_accuracy:.4f}, best epoch {best.epoch}; {kind}; in {out}"
+    )
+    write_json(options, {"recipe": asdict(recipe), "history": [asdict(entry) for entry in result.history]})
+    return 0
+
+
+COMMAND = Command("train a recipe and fold it into an integer network", _add_options, _run)
