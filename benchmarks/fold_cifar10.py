@@ -10,6 +10,7 @@ every chunk, so that an interrupted check goes on where it was. Exit code 1 wher
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -49,9 +50,9 @@ def check(run: Path, images: int, oracle_images: int) -> dict[str, Any]:
             done["values"] += value.numel()
         if start < oracle_images:
             truth = net.reference_trace(codes[: oracle_images - start].numpy())
-            for name, value in truth.items():
-                done["oracle_mismatches"] += int((ours[name][: len(value)].numpy() != value).sum())
-                done["oracle_values"] += value.size
+            for name, exact in truth.items():
+                done["oracle_mismatches"] += int((ours[name][: len(exact)].numpy() != exact).sum())
+                done["oracle_values"] += exact.size
             done["oracle_images"] += min(len(codes), oracle_images - start)
         done["images"] = start + len(codes)
         write_text(progress, json.dumps(done))
@@ -66,12 +67,12 @@ def command(run: Path) -> str:
     return " ".join(["maqd train", recipe.name, *(f"--{k.replace('_', '-')} {v}" for k, v in changed.items())])
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--quick", action="store_true", help="200 images, 100 with the oracle")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows, failed = [], False
     for run in options.runs:
         recipe = read_recipe(run)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from maqd_snn.commands import evaluate, export, report, run, train, verify
+from maqd_snn.commands import bench, evaluate, export, report, run, train, verify
 from maqd_snn.commands.common import Command
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -14,5 +14,6 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "report": report.COMMAND,
         "export": export.COMMAND,
         "verify": verify.COMMAND,
+        "bench": bench.COMMAND,
     }
 )

@@ -1,0 +1,20 @@
+"""The table of benchmarks that `maqd bench NAME` runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark: a line for lists, and the module of this package whose `main(arguments)` runs it."""
+
+    text: str
+    module: str
+
+
+BENCHES: Mapping[str, Bench] = MappingProxyType(
+    {
+        "fold": Bench("model.eval() against the integer network, value by value, on CIFAR-10", "fold_cifar10"),
+    }
+)
