@@ -35,7 +35,8 @@ class LayerReport(Counts):
 
     Attributes (besides those of `Counts`):
         name, op: name and type. spiking: whether its inputs are spikes. input_kind: `spikes`, `analog`, `accumulators`.
-        output_shape: without the batch axis. weights, nonzero_weights: number of weights.
+        input_shape (of the first input), output_shape: without the batch axis. weights, nonzero_weights: number of
+            weights. kernel, stride, groups: of a convolution or pool, else (1, 1), (1, 1) and 1.
         weight_bits, input_bits, accumulator_bits: bit widths. largest_input: largest magnitude that can arrive.
         levels: levels above the lowest, of a threshold op. neurons: of a threshold op.
         histogram: how often each level, from the lowest up, was emitted, of a threshold op.
@@ -46,7 +47,11 @@ class LayerReport(Counts):
     op: str = ""
     spiking: bool = False
     input_kind: str = ""
+    input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
     weights: int = 0
     nonzero_weights: int = 0
     weight_bits: int = 0
@@ -235,13 +240,20 @@ def _confuse(confusion: Tensor | None, scores: Tensor, labels: Tensor) -> Tensor
 def _layer_report(layer: Layer, stream: _Stream, samples: int, histogram: Tensor | None) -> LayerReport:
     op, weight = layer.op, layer.weight
     threshold = op if isinstance(op, ops.Threshold) else None
+    pool = op if isinstance(op, ops.MaxPool2d | ops.SumPool2d) else None
+    conv = op if isinstance(op, ops.Conv2d) else None
+    height, width = (1, 1) if conv is None else conv.weight.shape[2:]
     return LayerReport(
         **stream.sums,
         name=op.name,
         op=type(op).__name__,
         spiking=layer.spiking,
         input_kind=layer.inputs[0].kind,
+        input_shape=layer.in_shapes[0],
         output_shape=layer.out_shape,
+        kernel=(height, width) if pool is None else pool.kernel,
+        stride=pool.stride if pool is not None else conv.stride if conv is not None else (1, 1),
+        groups=1 if conv is None else conv.groups,
         weights=0 if weight is None else weight.numel(),
         nonzero_weights=0 if weight is None else int((weight != 0).sum()),
         weight_bits=layer.weight_bits,

@@ -387,3 +387,13 @@ def test_bad_batches(batches, message):
     )
     with pytest.raises(MaqdError, match=message):
         simulate(net, batches)
+
+
+def test_a_layer_report_says_the_geometry_of_its_op():
+    convolution = layer_of(image(4, SEVEN), conv(ones(6, 2, 3, 3), 2, 1, groups=2))
+    assert (convolution.input_shape, convolution.output_shape) == ((4, 5, 5), (6, 3, 3))
+    assert (convolution.kernel, convolution.stride, convolution.groups) == ((3, 3), (2, 2), 2)
+    pool = layer_of(image(4, SEVEN), ops.MaxPool2d("pool", ("input",), (3, 2), (2, 1)))
+    assert (pool.input_shape, pool.kernel, pool.stride, pool.groups) == ((4, 5, 5), (3, 2), (2, 1), 1)
+    linear = layer_of(ones(1, 10), ops.Linear("fc", ("input",), ones(4, 10)))
+    assert (linear.input_shape, linear.kernel, linear.stride, linear.groups) == ((10,), (1, 1), (1, 1), 1)
