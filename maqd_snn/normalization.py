@@ -3,7 +3,7 @@
 Axis letters: B batch, C channels, H height, W width; z is (B, C) or (B, C, H, W).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -45,6 +45,10 @@ class FoldableNorm(nn.Module):
     of B samples is 1 - (1 - momentum)^(B/128), or B over all samples seen while that is larger: the memory is counted
     in samples, not in steps, whatever the batch size.
 
+    Where several processes share a mini-batch, `sum_over_processes` may be set to a differentiable sum of a tensor over
+    them: the statistics are then those of all their samples, from one sum of (count, sum, sum of squares) per layer.
+    None, the default, leaves each process its own statistics.
+
     Args:
         channels: C.
         reading: `layer` (one mean and one variance over B, C, H, W: Layer-Batch Normalization), `sample` (over C, H, W
@@ -77,6 +81,7 @@ class FoldableNorm(nn.Module):
             raise MaqdError(f"momentum must lie in (0, 1], got {momentum}")
         self.channels, self.reading, self.eps, self.momentum = channels, reading, eps, momentum
         self.label = "normalization"  # the name that errors give; the network sets it to the part's name
+        self.sum_over_processes: Callable[[Tensor], Tensor] | None = None
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         axes = READINGS[reading]
@@ -131,20 +136,41 @@ class FoldableNorm(nn.Module):
             )
         mean = values.mean(mean_axes, keepdim=True)  # (1|B, 1|C, 1)
         variance = (values - mean).square().mean(variance_axes, keepdim=True)
+        # Squared in float64: far from zero, the variance is a small difference of large numbers.
+        second = variance.double() + mean.double().square().mean(variance_axes, keepdim=True)
+        batch: int | Tensor = len(values)
+        first_moment, second_moment = mean.double().mean(0).view(-1), second.mean(0).view(-1)
+        if self.sum_over_processes is not None:
+            batch, first_moment, second_moment = _over_processes(
+                len(values), first_moment, second_moment, self.sum_over_processes
+            )
+            if axes.mean_over_batch:
+                squared = first_moment.square().mean() if axes.variance_over_channels else first_moment.square()
+                mean, variance = first_moment.float(), (second_moment - squared).clamp_min(0).float()
         with torch.no_grad():
-            # Squared in float64: far from zero, the variance is a small difference of large numbers.
-            second = variance.double() + mean.double().square().mean(variance_axes, keepdim=True)
-            self._update(len(values), mean.double().mean(0).view(-1), second.mean(0).view(-1))
+            self._update(batch, first_moment, second_moment)
         if axes.mean_over_batch:
             return mean.view(-1), variance.view(-1)
         return mean.squeeze(2), variance.squeeze(2)
 
-    def _update(self, batch: int, mean: Tensor, second_moment: Tensor) -> None:
+    def _update(self, batch: int | Tensor, mean: Tensor, second_moment: Tensor) -> None:
         self.samples += batch
         share = 1 - (1 - self.momentum) ** (batch / REFERENCE_BATCH)
         weight = torch.clamp(batch / self.samples.double(), min=share)
         self.running_mean.lerp_(mean, weight)
         self.running_second_moment.lerp_(second_moment, weight)
+
+
+def _over_processes(
+    batch: int, mean: Tensor, second_moment: Tensor, sum_over_processes: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (samples, mean, second moment) over all processes, given those of this one; float64 moments, (1,) or (C,).
+
+    What is summed is the number of samples, and per sample the sums of the values and of their squares.
+    """
+    mine = torch.cat([mean.new_full((1,), batch), batch * mean, batch * second_moment])
+    count, sums, squares = sum_over_processes(mine).split([1, mean.numel(), second_moment.numel()])
+    return count.detach().round().long().view(()), sums / count, squares / count
 
 
 def _extent(values: Tensor, axes: tuple[int, ...]) -> int:

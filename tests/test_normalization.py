@@ -306,3 +306,43 @@ def test_unknown_names_list_the_choices() -> None:
 def test_momentum_outside_its_range_is_refused(momentum: float) -> None:
     with pytest.raises(MaqdError, match=r"momentum must lie in \(0, 1\], got"):
         FoldableNorm(3, momentum=momentum)
+
+
+@pytest.mark.parametrize("reading", AXES)
+def test_statistics_over_processes_are_those_of_the_whole_batch(reading: str) -> None:
+    z = accumulators((7, 5, 4, 3)) + 1000
+    whole = awkward(FoldableNorm(5, reading))
+    expected = normalize(z, *whole.coefficients(z))
+    parts = z.split([4, 3])  # processes need not have as many samples each
+    sent: list[Tensor] = []
+    for part in parts:  # what each process would send: the sum is known only when all have spoken
+        norm = awkward(FoldableNorm(5, reading))
+        norm.sum_over_processes = lambda mine: (sent.append(mine.detach().clone()), mine)[1]
+        norm.coefficients(part)
+    total = sent[0] + sent[1]
+    for part, wanted in zip(parts, expected.split([4, 3]), strict=True):
+        norm = awkward(FoldableNorm(5, reading))
+        norm.sum_over_processes = lambda mine: mine + (total - mine.detach())
+        assert torch.allclose(normalize(part, *norm.coefficients(part)), wanted, atol=1e-4)
+        assert int(norm.samples) == 7
+        for ours, theirs in zip(norm.folded(), whole.folded(), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
+def test_gradients_pass_through_the_sum_over_processes() -> None:
+    first, second = accumulators((4, 5, 3, 3)).double().split(2)
+    gradients = []
+    for together in (True, False):
+        mine = first.clone().requires_grad_()
+        norm = awkward(FoldableNorm(5, "layer"))
+        other = second.float()
+        if together:
+            y = normalize(z := torch.cat([mine, second]), *norm.coefficients(z))[:2]
+        else:
+            rest = torch.stack([other.mean().double(), other.double().square().mean()]) * 2
+            norm.sum_over_processes = lambda sums, rest=rest: sums + torch.cat([torch.tensor([2.0]), rest])
+            y = normalize(mine, *norm.coefficients(mine))
+        y.square().sin().sum().backward()  # type: ignore[no-untyped-call]
+        assert mine.grad is not None
+        gradients.append(mine.grad)
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
