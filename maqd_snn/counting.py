@@ -6,10 +6,11 @@ The fan-out of a position is the same for all its channels and separable in heig
 over the spikes and no second convolution.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -70,8 +71,9 @@ class Counts:
 
 COUNT_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Counts))
 
-# Per sample: a (B,) int64 tensor, or one number for all samples.
-PerSample = dict[str, Tensor | int]
+# What depends on the data: name -> (B,) int64. What does not: name -> the number for every sample.
+PerSample = dict[str, Tensor]
+Fixed = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -275,41 +277,51 @@ def _word_bytes(bits: int) -> int:
     return next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
 
 
+def _message_bytes(layer: Layer) -> int:
+    values, sources = layer.inputs[0], int(np.prod(layer.in_shapes[0]))
+    payload = 0 if values.largest == 1 and values.low == 0 else values.bits
+    return _whole_bytes((sources - 1).bit_length() + payload)
+
+
 def _product(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    values, bits = layer.inputs[0], layer.weight_bits
-    dense = layer.connections
     if not layer.spiking:
-        return {"dense_macs": dense, "macs": dense, "bit_ops": dense * bits * values.bits}
-    x = inputs[0]
+        return {}
+    values, x = layer.inputs[0], inputs[0]
     active = (x != 0).to(torch.float32)
     events = _per_position(active).sum(1)
     synops = _times_fan_out(active, layer)
     binary = values.largest == 1
     units = synops if binary else _times_fan_out(x.abs(), layer)
     serial = synops if binary else _times_fan_out(_popcount(x, values.largest), layer)
-    sources = int(np.prod(layer.in_shapes[0]))
-    payload = 0 if values.largest == 1 and values.low == 0 else values.bits
-    message = _whole_bytes((sources - 1).bit_length() + payload)
+    return _with_traffic(
+        layer,
+        {
+            "events": events,
+            "synops": synops,
+            "effective_synops": _effective(active, layer),
+            "unit_spike_acs": units,
+            "bit_serial_adds": serial,
+        },
+    )
+
+
+Count = TypeVar("Count", Tensor, int)
+
+
+def _with_traffic(layer: Layer, counts: dict[str, Count]) -> dict[str, Count]:
+    """Add what follows from events and synops: the bytes an event-driven core moves, and bit operations."""
+    synops, events, bits = counts["synops"], counts["events"], layer.weight_bits
     return {
-        "events": events,
-        "synops": synops,
-        "effective_synops": _effective(active, layer),
-        "unit_spike_acs": units,
-        "bit_serial_adds": serial,
-        "dense_macs": dense,
+        **counts,
         "weight_bytes": synops * _whole_bytes(bits),
         "membrane_bytes": synops * 2 * _word_bytes((2 * layer.bound).bit_length()),
-        "message_bytes": events * message,
-        "bit_ops": synops * bits * values.bits,
+        "message_bytes": events * _message_bytes(layer),
+        "bit_ops": synops * bits * layer.inputs[0].bits,
     }
 
 
 def _threshold(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    assert isinstance(layer.op, ops.Threshold)
-    neurons = int(np.prod(layer.out_shape))
     return {
-        "neuron_updates": neurons,
-        "threshold_tests": neurons * layer.op.levels,
         "spikes": _per_position((output != 0).to(torch.float32)).sum(1),
         "unit_spikes": _per_position(output.abs()).sum(1),
     }
@@ -327,15 +339,11 @@ def _add(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
     return {"adds": torch.stack(terms).sum(0)}
 
 
-def _readout(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    assert isinstance(layer.op, ops.Readout)
-    return {"adds": int((layer.op.bias != 0).sum())}
-
-
 def _nothing(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
     return {}
 
 
+# What depends on the data.
 COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tensor], Tensor], PerSample]] = MappingProxyType(
     {
         ops.Input: _nothing,
@@ -346,11 +354,106 @@ COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tensor], Tensor], PerSample]
         ops.SumPool2d: _pool("adds"),
         ops.Add: _add,
         ops.Flatten: _nothing,
-        ops.Readout: _readout,
+        ops.Readout: _nothing,
     }
 )
 
 
 def count(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    """Return the nonzero counts of one op for a batch, by the names of `Counts`."""
+    """Return what the data decide of the counts of one op for a batch, by the names of `Counts`."""
     return row(COUNTS, layer.op, "counting")(layer, inputs, output)
+
+
+def _fixed_product(layer: Layer) -> Fixed:
+    dense = layer.connections
+    if layer.spiking:
+        return {"dense_macs": dense}
+    return {"dense_macs": dense, "macs": dense, "bit_ops": dense * layer.weight_bits * layer.inputs[0].bits}
+
+
+def _fixed_threshold(layer: Layer) -> Fixed:
+    assert isinstance(layer.op, ops.Threshold)
+    neurons = math.prod(layer.out_shape)
+    return {"neuron_updates": neurons, "threshold_tests": neurons * layer.op.levels}
+
+
+def _fixed_readout(layer: Layer) -> Fixed:
+    assert isinstance(layer.op, ops.Readout)
+    return {"adds": int((layer.op.bias != 0).sum())}
+
+
+def _none(layer: Layer) -> Fixed:
+    return {}
+
+
+# What is the same for every sample.
+FIXED: Mapping[type[Op], Callable[[Layer], Fixed]] = MappingProxyType(
+    {
+        ops.Input: _none,
+        ops.Conv2d: _fixed_product,
+        ops.Linear: _fixed_product,
+        ops.Threshold: _fixed_threshold,
+        ops.MaxPool2d: _none,
+        ops.SumPool2d: _none,
+        ops.Add: _none,
+        ops.Flatten: _none,
+        ops.Readout: _fixed_readout,
+    }
+)
+
+
+def fixed_counts(layer: Layer) -> Fixed:
+    """Return the counts of one op that are the same for every sample, by the names of `Counts`."""
+    return row(FIXED, layer.op, "counting")(layer)
+
+
+def _most_product(layer: Layer) -> Fixed:
+    if not layer.spiking:
+        return {}
+    dense, largest = layer.connections, layer.inputs[0].largest
+    return _with_traffic(
+        layer,
+        {
+            "events": math.prod(layer.in_shapes[0]),
+            "synops": dense,
+            "effective_synops": int(layer.effective.sum()),
+            "unit_spike_acs": dense * largest,
+            "bit_serial_adds": dense * ((largest + 1).bit_length() - 1),  # no number up to `largest` has more ones
+        },
+    )
+
+
+def _most_threshold(layer: Layer) -> Fixed:
+    assert isinstance(layer.op, ops.Threshold)
+    neurons = math.prod(layer.out_shape)
+    largest = max(abs(layer.op.low), abs(layer.op.low + layer.op.levels))
+    return {"spikes": neurons, "unit_spikes": neurons * largest}
+
+
+def _most_pool(count: str) -> Callable[[Layer], Fixed]:
+    return lambda layer: {count: int(layer.fan_out.sum()) * layer.in_shapes[0][0]}
+
+
+def _most_add(layer: Layer) -> Fixed:
+    return {"adds": len(layer.inputs) * math.prod(layer.out_shape)}
+
+
+# The largest that a count of `COUNTS` can be for one sample: the range of its histogram.
+CEILINGS: Mapping[type[Op], Callable[[Layer], Fixed]] = MappingProxyType(
+    {
+        ops.Input: _none,
+        ops.Conv2d: _most_product,
+        ops.Linear: _most_product,
+        ops.Threshold: _most_threshold,
+        ops.MaxPool2d: _most_pool("compares"),
+        ops.SumPool2d: _most_pool("adds"),
+        ops.Add: _most_add,
+        ops.Flatten: _none,
+        ops.Readout: _none,
+    }
+)
+
+
+def ceilings(layer: Layer) -> Fixed:
+    """Return the largest value of each count of `count` for one sample."""
+    return row(CEILINGS, layer.op, "counting")(layer)

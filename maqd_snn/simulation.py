@@ -9,24 +9,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from maqd_snn.counting import COUNT_NAMES, COUNTS, Counts, Layer, PerSample, count, layers_of
+from maqd_snn.counting import COUNT_NAMES, COUNTS, Counts, Layer, PerSample, ceilings, count, fixed_counts, layers_of
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import row
 from maqd_snn.integer.ops import Op
+from maqd_snn.streaming import Spread, Statistics, constant
 
-SCHEMA_VERSION = 1
+Array = NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and population standard deviation over the samples."""
-
-    mean: float
-    deviation: float
+SCHEMA_VERSION = 2
+CLASS_COUNTS = ("synops", "spikes")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class LayerReport(Counts):
         weight_bits, input_bits, accumulator_bits: bit widths. largest_input: largest magnitude that can arrive.
         levels: levels above the lowest, of a threshold op. neurons: of a threshold op.
         histogram: how often each level, from the lowest up, was emitted, of a threshold op.
+        channel_spikes: nonzero levels emitted by each channel, of a threshold op.
+        class_synops, class_spikes: the counts of the samples of each label, empty without labels.
         per_sample: spread of every count over the samples, by name.
     """
 
@@ -62,6 +62,9 @@ class LayerReport(Counts):
     lowest_level: int = 0
     neurons: int = 0
     histogram: tuple[int, ...] = ()
+    channel_spikes: tuple[int, ...] = ()
+    class_synops: tuple[int, ...] = ()
+    class_spikes: tuple[int, ...] = ()
     per_sample: dict[str, Spread] = field(default_factory=dict)
 
     def spike_rate(self, samples: int) -> float:
@@ -71,9 +74,26 @@ class LayerReport(Counts):
 
 @dataclass(frozen=True)
 class TotalReport(Counts):
-    """The counts summed over all ops and samples, and their spread over the samples."""
+    """The counts summed over all ops and samples, for the samples of each label, and their spread over the samples."""
 
+    class_synops: tuple[int, ...] = ()
+    class_spikes: tuple[int, ...] = ()
     per_sample: dict[str, Spread] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorstSample:
+    """The sample with the most synops, the first of them where several have as many.
+
+    Attributes:
+        index: its place in the stream of samples, from 0. label: its label, or None. counts: its counts over all ops.
+        layer_synops: its synops by the name of the op.
+    """
+
+    index: int
+    label: int | None
+    counts: Counts
+    layer_synops: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,7 @@ class SimulationReport:
 
     Attributes:
         samples: number of samples. layers: one entry per op, in order, the input left out. total: the sums.
+        worst_sample: the sample with the most synops. class_samples: samples of each label, empty without labels.
         accuracy: share of samples whose largest score is the label's, or None without labels.
         confusion: rows are labels, columns predictions, or None without labels.
     """
@@ -89,6 +110,8 @@ class SimulationReport:
     samples: int
     layers: tuple[LayerReport, ...]
     total: TotalReport
+    worst_sample: WorstSample
+    class_samples: tuple[int, ...] = ()
     accuracy: float | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
 
@@ -108,29 +131,98 @@ class SimulationReport:
         return json.dumps(self.to_dict(), indent=1)
 
 
-class _Stream:
-    """Sums and sums of squares of per-sample counts, as unbounded integers."""
+class _Tally:
+    """All counts of a network over a stream of samples: one row per (op, count) that the data decide, then the totals.
 
-    def __init__(self) -> None:
-        self.sums = dict.fromkeys(COUNT_NAMES, 0)
-        self.squares = dict.fromkeys(COUNT_NAMES, 0)
+    Attributes:
+        rows: (name of the op, name of the count) of each row; the rows of the totals come last, without an op.
+    """
 
-    def add(self, counts: PerSample, batch: int) -> None:
-        for name, value in counts.items():
-            if isinstance(value, Tensor):
-                self.sums[name] += int(value.sum())
-                # Squares of counts beyond 2^31 would overflow int64 as tensors.
-                self.squares[name] += sum(v * v for v in value.tolist())
-            else:
-                self.sums[name] += value * batch
-                self.squares[name] += value * value * batch
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+        self.fixed = {layer.op.name: fixed_counts(layer) for layer in layers}
+        most = {layer.op.name: ceilings(layer) for layer in layers}
+        self.of_layers = [(op, name) for op, names in most.items() for name in names]
+        self.row_of = {key: index for index, key in enumerate(self.of_layers)}
+        self.fixed_total = {name: sum(fixed.get(name, 0) for fixed in self.fixed.values()) for name in COUNT_NAMES}
+        self.total_names = [name for name in COUNT_NAMES if any(name == key[1] for key in self.of_layers)]
+        self.total_row = {name: len(self.of_layers) + index for index, name in enumerate(self.total_names)}
+        # (totals, rows of layers): which rows a total adds up.
+        self.adds_up = np.array([[int(name == key[1]) for key in self.of_layers] for name in self.total_names])
+        largest = [most[op][name] for op, name in self.of_layers]
+        totals = [
+            self.fixed_total[name] + sum(m for m, key in zip(largest, self.of_layers, strict=True) if key[1] == name)
+            for name in self.total_names
+        ]
+        self.statistics = Statistics([*largest, *totals])
+        self.classed = [index for index, key in enumerate(self.of_layers) if key[1] in CLASS_COUNTS]
+        self.by_class: Array | None = None
+        self.class_samples: Array | None = None
+        self.worst: WorstSample | None = None
 
-    def spreads(self, samples: int) -> dict[str, Spread]:
+    def add(self, counts: dict[str, PerSample], size: int, labels: Tensor | None, classes: int) -> None:
+        """Take in a batch: the counts of each op, and the labels if there are any."""
+        before = self.statistics.samples
+        values = np.zeros((len(self.of_layers), size), np.int64)
+        for index, (op, name) in enumerate(self.of_layers):
+            values[index] = counts[op][name].numpy()
+        offset = np.array([[self.fixed_total[name]] for name in self.total_names], np.int64)
+        totals = self.adds_up @ values + offset if self.total_names else np.zeros((0, size), np.int64)
+        everything = np.concatenate([values, totals])
+        self.statistics.add(everything)
+        if labels is not None:
+            where = labels.cpu().numpy().astype(np.int64)
+            if self.by_class is None or self.class_samples is None:
+                self.by_class = np.zeros((len(self.classed), classes), np.int64)
+                self.class_samples = np.zeros(classes, np.int64)
+            one_hot = (where[:, None] == np.arange(classes)).astype(np.int64)  # (B, classes)
+            self.by_class += values[self.classed] @ one_hot
+            self.class_samples += one_hot.sum(0)
+        synops = everything[self.total_row["synops"]] if "synops" in self.total_row else np.zeros(size, np.int64)
+        highest = int(synops.argmax())
+        if self.worst is None or int(synops[highest]) > self.worst.counts.synops:
+            sample = everything[:, highest]
+            of_data = {name: int(sample[self.total_row[name]]) for name in self.total_names}
+            self.worst = WorstSample(
+                index=before + highest,
+                label=None if labels is None else int(labels[highest]),
+                counts=Counts(**{**self.fixed_total, **of_data}),
+                layer_synops={op: int(sample[i]) for i, (op, name) in enumerate(self.of_layers) if name == "synops"},
+            )
+
+    def sums(self, op: str | None) -> dict[str, int]:
+        """Return every count of one op, or of the totals, over all samples."""
+        samples = self.statistics.samples
+        fixed = self.fixed_total if op is None else self.fixed[op]
+        sums = {name: fixed.get(name, 0) * samples for name in COUNT_NAMES}
+        for name in COUNT_NAMES:
+            index = self._row(op, name)
+            if index is not None:
+                sums[name] = self.statistics.sums[index]
+        return sums
+
+    def spreads(self, op: str | None) -> dict[str, Spread]:
+        """Return the spread of every count of one op, or of the totals."""
+        fixed = self.fixed_total if op is None else self.fixed[op]
         spreads = {}
         for name in COUNT_NAMES:
-            variance = samples * self.squares[name] - self.sums[name] ** 2  # times samples^2, exactly
-            spreads[name] = Spread(self.sums[name] / samples, math.sqrt(variance) / samples)
+            index = self._row(op, name)
+            spreads[name] = constant(fixed.get(name, 0)) if index is None else self.statistics.spread(index)
         return spreads
+
+    def _row(self, op: str | None, name: str) -> int | None:
+        return self.total_row.get(name) if op is None else self.row_of.get((op, name))
+
+    def by_label(self, op: str | None, name: str) -> tuple[int, ...]:
+        """Return a count of `CLASS_COUNTS` of one op, or of all, for the samples of each label; () without labels."""
+        if self.by_class is None:
+            return ()
+        found = np.zeros(self.by_class.shape[1], np.int64)
+        for line, index in zip(self.by_class, self.classed, strict=True):
+            of, count_name = self.of_layers[index]
+            if count_name == name and op in (None, of):
+                found += line
+        return tuple(found.tolist())
 
 
 def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) -> SimulationReport:
@@ -162,13 +254,10 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
     by_name = {layer.op.name: layer for layer in layers}
     for layer in layers:
         row(COUNTS, layer.op, "counting")  # an op without a rule is refused before the first batch
-    streams = {layer.op.name: _Stream() for layer in layers}
-    total = _Stream()
-    histograms = {
-        layer.op.name: torch.zeros(layer.op.levels + 1, dtype=torch.int64)
-        for layer in layers
-        if isinstance(layer.op, ops.Threshold)
-    }
+    tally = _Tally(layers)
+    thresholds = [layer.op for layer in layers if isinstance(layer.op, ops.Threshold)]
+    histograms = {op.name: torch.zeros(op.levels + 1, dtype=torch.int64) for op in thresholds}
+    channels = {op.name: torch.zeros(len(op.thresholds), dtype=torch.int64) for op in thresholds}
     confusion: Tensor | None = None
     samples = labelled = 0
 
@@ -177,37 +266,42 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         size = len(codes)
         if size == 0:
             continue
-        in_batch: dict[str, Tensor] = {}
+        in_batch: dict[str, PerSample] = {}
 
         def observe(
-            op: Op, inputs: Sequence[Tensor], output: Tensor, size: int = size, in_batch: dict[str, Tensor] = in_batch
+            op: Op, inputs: Sequence[Tensor], output: Tensor, in_batch: dict[str, PerSample] = in_batch
         ) -> None:
-            counts = count(by_name[op.name], inputs, output)
-            streams[op.name].add(counts, size)
-            for name, value in counts.items():
-                in_batch[name] = in_batch.get(name, torch.zeros(size, dtype=torch.int64)) + value
+            in_batch[op.name] = count(by_name[op.name], inputs, output)
             if isinstance(op, ops.Threshold):
                 level = (output - op.low).flatten().to("cpu", torch.int64)
                 histograms[op.name] += torch.bincount(level, minlength=op.levels + 1)
+                channels[op.name] += (output != 0).transpose(0, 1).flatten(1).sum(1).cpu()
 
         scores = net.watch(codes, observe)
-        total.add(dict(in_batch), size)
-        samples += size
         if labels is not None:
             labelled += size
             confusion = _confuse(confusion, scores, labels)
-    if samples == 0:
+        tally.add(in_batch, size, labels, scores.shape[-1])
+        samples += size
+    if tally.worst is None:
         raise MaqdError("simulate got no samples; give at least one batch of codes")
     if labelled not in (0, samples):
         raise MaqdError(f"simulate got labels for {labelled} of {samples} samples; give them with all batches or none")
     return SimulationReport(
         samples=samples,
         layers=tuple(
-            _layer_report(layer, streams[layer.op.name], samples, histograms.get(layer.op.name))
+            _layer_report(layer, tally, histograms.get(layer.op.name), channels.get(layer.op.name))
             for layer in layers
             if not isinstance(layer.op, ops.Input)
         ),
-        total=TotalReport(**total.sums, per_sample=total.spreads(samples)),
+        total=TotalReport(
+            **tally.sums(None),
+            class_synops=tally.by_label(None, "synops"),
+            class_spikes=tally.by_label(None, "spikes"),
+            per_sample=tally.spreads(None),
+        ),
+        worst_sample=tally.worst,
+        class_samples=() if tally.class_samples is None else tuple(tally.class_samples.tolist()),
         accuracy=None if confusion is None else int(confusion.diagonal().sum()) / samples,
         confusion=None if confusion is None else tuple(tuple(line) for line in confusion.tolist()),
     )
@@ -237,14 +331,16 @@ def _confuse(confusion: Tensor | None, scores: Tensor, labels: Tensor) -> Tensor
     return table if confusion is None else confusion + table
 
 
-def _layer_report(layer: Layer, stream: _Stream, samples: int, histogram: Tensor | None) -> LayerReport:
+def _layer_report(layer: Layer, tally: _Tally, histogram: Tensor | None, channels: Tensor | None) -> LayerReport:
     op, weight = layer.op, layer.weight
     threshold = op if isinstance(op, ops.Threshold) else None
     pool = op if isinstance(op, ops.MaxPool2d | ops.SumPool2d) else None
     conv = op if isinstance(op, ops.Conv2d) else None
     height, width = (1, 1) if conv is None else conv.weight.shape[2:]
     return LayerReport(
-        **stream.sums,
+        **tally.sums(op.name),
+        class_synops=tally.by_label(op.name, "synops"),
+        class_spikes=tally.by_label(op.name, "spikes"),
         name=op.name,
         op=type(op).__name__,
         spiking=layer.spiking,
@@ -264,5 +360,6 @@ def _layer_report(layer: Layer, stream: _Stream, samples: int, histogram: Tensor
         lowest_level=0 if threshold is None else threshold.low,
         neurons=0 if threshold is None else math.prod(layer.out_shape),
         histogram=() if histogram is None else tuple(histogram.tolist()),
-        per_sample=stream.spreads(samples),
+        channel_spikes=() if channels is None else tuple(channels.tolist()),
+        per_sample=tally.spreads(op.name),
     )

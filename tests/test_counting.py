@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maqd_snn import MaqdError
-from maqd_snn.counting import COUNT_NAMES, flowing_values
+from maqd_snn.counting import COUNT_NAMES, Counts, ceilings, fixed_counts, flowing_values, layers_of
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import output_size
 from maqd_snn.simulation import simulate
+from maqd_snn.streaming import Statistics
 
 # The seven spikes of the published truth table: (row, column) on 5 x 5.
 SEVEN = ((0, 0), (0, 4), (2, 2), (3, 1), (4, 4), (4, 0), (1, 2))
@@ -352,6 +353,78 @@ def test_the_batch_size_cannot_matter(make_model):
     assert np.trace(np.array(reports[0].confusion)) == int((predictions == labels).sum())
 
 
+def resnet_and_labelled_codes(make_model, samples):
+    from maqd_snn import fold
+
+    net = fold(make_model("resnet", 4, 3, plan="4-8"))
+    codes = torch.randint(0, 256, (samples, *net.input.shape), generator=torch.Generator().manual_seed(6))
+    return net, codes, torch.arange(samples) % 3
+
+
+def test_statistics_over_samples_equal_those_of_the_samples_one_by_one(make_model):
+    net, codes, labels = resnet_and_labelled_codes(make_model, 40)
+    report = simulate(net, [(codes[:7], labels[:7]), (codes[7:], labels[7:])])
+    single = [simulate(net, [codes[i : i + 1]]) for i in range(len(codes))]
+    binned = 0
+    for index, entry in enumerate((*report.layers, report.total)):
+        entries = [(*one.layers, one.total)[index] for one in single]
+        for name in COUNT_NAMES:
+            values = sorted(getattr(e, name) for e in entries)
+            spread = entry.per_sample[name]
+            assert (spread.smallest, spread.largest) == (values[0], values[-1])
+            binned += spread.bin_width > 1
+            for percent in (5, 25, 50, 75, 95):
+                exact = values[max(1, -(-percent * len(values) // 100)) - 1]  # nearest rank
+                found = getattr(spread, f"p{percent:02d}")
+                assert found <= exact < found + spread.bin_width
+                assert found % spread.bin_width == 0
+    assert binned > 0  # both kinds of bins were met
+    worst = max(range(len(codes)), key=lambda i: (single[i].total.synops, -i))
+    assert report.worst_sample.index == worst
+    assert report.worst_sample.label == int(labels[worst])
+    assert report.worst_sample.counts == Counts(**{name: getattr(single[worst].total, name) for name in COUNT_NAMES})
+    assert report.worst_sample.layer_synops == {
+        e.name: e.synops for e in single[worst].layers if e.spiking and e.weights
+    }
+
+
+def test_counts_by_label_and_by_channel(make_model):
+    net, codes, labels = resnet_and_labelled_codes(make_model, 20)
+    report = simulate(net, [(codes[i : i + 6], labels[i : i + 6]) for i in range(0, 20, 6)])
+    classes = net.shapes[net.ops[-1].name][0]
+    assert report.class_samples == tuple(int((labels == k).sum()) for k in range(classes))
+    trace = net.trace(codes)
+    for k in range(3):
+        alone = simulate(net, [codes[labels == k]])
+        for entry, of_class in zip((*report.layers, report.total), (*alone.layers, alone.total), strict=True):
+            assert entry.class_synops[k] == of_class.synops
+            assert entry.class_spikes[k] == of_class.spikes
+    for entry in report.layers:
+        assert sum(entry.class_synops) == entry.synops
+        if entry.op == "Threshold":
+            levels = trace[entry.name].transpose(0, 1).flatten(1)
+            assert entry.channel_spikes == tuple((levels != 0).sum(1).tolist())
+            assert sum(entry.channel_spikes) == entry.spikes
+        else:
+            assert entry.channel_spikes == ()
+    unlabelled = simulate(net, [codes])
+    assert unlabelled.class_samples == unlabelled.total.class_synops == unlabelled.layers[0].class_spikes == ()
+    assert unlabelled.worst_sample.label is None
+
+
+def test_the_first_of_equal_samples_is_the_worst():
+    x = torch.tensor([[0, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]])
+    source = ops.Input("input", shape=(3,), high=1, kind="events")
+    net = IntegerNetwork([source, ops.Linear("fc", ("input",), ones(2, 3))])
+    for size in (1, 2, 4):
+        worst = simulate(net, [x[i : i + size] for i in range(0, 4, size)]).worst_sample
+        assert (worst.index, worst.counts.synops, worst.layer_synops) == (1, 4, {"fc": 4})
+    silent = simulate(
+        IntegerNetwork([ops.Input("input", shape=(3,), high=1), ops.Linear("fc", ("input",), ones(2, 3))]), [x]
+    )
+    assert (silent.worst_sample.index, silent.worst_sample.counts.macs) == (0, 6)
+
+
 def test_totals_are_the_sums_of_the_layers(make_model):
     from maqd_snn import fold
 
@@ -360,6 +433,51 @@ def test_totals_are_the_sums_of_the_layers(make_model):
     for name in COUNT_NAMES:
         assert getattr(report.total, name) == sum(getattr(entry, name) for entry in report.layers)
     assert report.total.synops > 0
+
+
+def test_every_count_is_fixed_or_below_its_ceiling(make_model):
+    net, codes, _ = resnet_and_labelled_codes(make_model, 6)
+    report = simulate(net, [codes])
+    for layer in layers_of(net)[1:]:
+        entry, most, fixed = report.layer(layer.op.name), ceilings(layer), fixed_counts(layer)
+        assert not most.keys() & fixed.keys()
+        for name in COUNT_NAMES:
+            spread = entry.per_sample[name]
+            if name in most:
+                assert spread.largest <= most[name]
+            else:
+                assert spread.smallest == spread.largest == spread.p50 == fixed.get(name, 0)
+    # A full batch reaches the ceilings.
+    op = ops.Conv2d("conv", ("input",), ones(3, 2, 3, 3), (2, 1), (1, 0))
+    source = ops.Input("input", shape=(2, 5, 5), high=7, kind="events")
+    full = IntegerNetwork([source, op])
+    entry = simulate(full, [torch.full((2, 2, 5, 5), 7)]).layers[0]
+    for name, most_of in ceilings(layers_of(full)[1]).items():
+        assert getattr(entry, name) == 2 * most_of, name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ceiling=st.sampled_from([0, 1, 1023, 1024, 5000, 2**45]),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_statistics_in_constant_memory_equal_those_of_all_values(ceiling, sizes, seed):
+    rng = np.random.default_rng(seed)
+    parts = [rng.integers(0, ceiling + 1, (2, size)) for size in sizes]
+    statistics = Statistics([ceiling, ceiling])
+    for part in parts:
+        statistics.add(part)
+    values = np.concatenate(parts, axis=1)
+    for row in range(2):
+        spread, exact = statistics.spread(row), [int(v) for v in values[row]]
+        n = len(exact)
+        assert statistics.sums[row] == sum(exact)
+        assert statistics.squares[row] == sum(v * v for v in exact)
+        assert spread.mean == sum(exact) / n
+        assert spread.bin_width == -(-(ceiling + 1) // 1024)
+        assert (spread.smallest, spread.largest) == (min(exact), max(exact))
+        assert spread.p50 <= sorted(exact)[-(-n // 2) - 1] < spread.p50 + spread.bin_width
 
 
 @pytest.mark.parametrize(
