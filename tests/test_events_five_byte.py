@@ -120,9 +120,8 @@ def test_truncated_at_any_byte(tmp_path: Path) -> None:
 
 
 def test_impossible_events_are_refused_or_dropped(tmp_path: Path) -> None:
-    path = write_five(
-        tmp_path / "a.bin", [(10, 1, 2, 1), (30, 33, 4, 0), (20, 5, 6, 1), (30, 34, 6, 1), (31, 0, 34, 1)]
-    )
+    rows = [(10, 1, 2, 1), (30, 33, 4, 0), (20, 5, 6, 1), (30, 34, 6, 1), (31, 0, 34, 1)]
+    path = write_five(tmp_path / "a.bin", rows)
     with pytest.raises(EventFileError, match="byte 10: time runs backwards, from 30 to 20 us") as caught:
         read_events(path)
     assert caught.value.offset == 10

@@ -43,13 +43,13 @@ class FiveByteFormat(WordFormat):
         summary[:] = len(data) // 5 - overflows, -1, 0, overflows
 
     def step(self, state: State, summary: State) -> State:
-        return state + OVERFLOW_US * summary[3]
+        return np.array([state[0] + OVERFLOW_US * summary[3]])
 
     def bad_word(self, word: bytes) -> str:
         raise AssertionError("every word of this format has a meaning")
 
     def counts(self, data: Bytes, state: State) -> NDArray[np.int64]:
-        return (data[1::5] != OVERFLOW_ROW).astype(np.int64)
+        return np.array(data[1::5] != OVERFLOW_ROW, np.int64)
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():

@@ -114,8 +114,8 @@ def stream_events(
     """Yield a recording window by window: the k-th array holds start + k*window <= t < start + (k+1)*window.
 
     The file is read block by block, so it may be larger than memory; one window must fit `max_bytes`. Windows without
-    events come as empty arrays; the last one ends with the last event, or at `stop_us`. The recording must be in order of
-    time; what precedes an error in the file is yielded first.
+    events come as empty arrays; the last one ends with the last event, or at `stop_us`. The recording must be in order
+    of time; what precedes an error in the file is yielded first.
 
     Args:
         window_us: length of a window, at least 1.
@@ -155,9 +155,9 @@ def _windows(
         if end is None:
             end = start_us + window_us
         block = block[np.searchsorted(block["t"], start_us) :]
-        finished = stop_us is not None and len(block) > 0 and int(block["t"][-1]) >= stop_us
-        if finished:
-            block = block[: np.searchsorted(block["t"], stop_us)]
+        finished = False
+        if stop_us is not None and len(block) and int(block["t"][-1]) >= stop_us:
+            finished, block = True, block[: np.searchsorted(block["t"], stop_us)]
         while len(block) and int(block["t"][-1]) >= end:
             cut = int(np.searchsorted(block["t"], end))
             yield _joined([*pending, block[:cut]])

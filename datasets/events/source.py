@@ -25,7 +25,7 @@ class Source:
 
     def fill(self, buffer: Bytes, offset: int) -> None:
         """Fill `buffer` from byte `offset` on. Raises EventFileError where the file ends early or cannot be read."""
-        view = memoryview(buffer)
+        view = buffer.data
         done = 0
         while done < len(view):
             try:
