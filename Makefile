@@ -39,10 +39,10 @@ $(VENV)/demo.stamp: $(VENV)/base.stamp pyproject.toml
 	$(PIP) install $(PINS) --no-build-isolation -e '.[all]'
 	touch $@
 
-# SpikingJelly asks for torchvision and torchaudio, which have no CPU build; its surrogates need neither.
+# SpikingJelly asks for torchvision and torchaudio, which have no CPU build; its surrogates and counters need loguru alone.
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install $(PINS) --no-build-isolation -e '.[all,dev]'
-	$(PIP) install $(PINS) --no-deps spikingjelly
+	$(PIP) install $(PINS) --no-deps spikingjelly loguru
 	touch $@
 
 SOURCES := $(shell find maqd_snn neuromorphic datasets benchmarks -name '*.py' -o -name '*.j2' -o -name '*.css')

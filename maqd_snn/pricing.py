@@ -1,13 +1,17 @@
-"""Energy: counts times a named profile, and the honest baselines beside it. No total where a price is missing."""
+"""Energy: counts times a named profile. No total where a price is missing."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from maqd_snn.errors import MaqdError, unknown_name
-from maqd_snn.profiles import PRICED, PROFILES, Profile
+from maqd_snn.lemaire import layer_work, work_pj
+from maqd_snn.profile_file import read_profile
+from maqd_snn.profiles import MEMORY_TERMS, PRICED, PROFILES, Profile
 from maqd_snn.simulation import LayerReport, SimulationReport
+from maqd_snn.traffic import accesses, traffic_pj
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class LayerEnergy:
 
     Attributes:
         name, op: as in the simulation report. energy_pj: mean per sample, or None where a price is missing.
-        terms: picojoules per sample by operation, of those that are priced.
+        terms: picojoules per sample by term (`profiles.TERMS`), of those that are priced.
         missing: operations that have no published price in this profile.
     """
 
@@ -34,6 +38,8 @@ class EnergyReport:
     Attributes:
         profile: the profile. layers: one entry per op. total_pj: mean per sample, None where any price is missing.
         priced_pj: the sum of what is priced. unpriced: sentences naming each layer and operation without a price.
+        sensitivity: the total (or priced part) with every memory price multiplied by a factor, by factor; empty where
+            the profile prices no memory.
     """
 
     profile: Profile
@@ -41,6 +47,7 @@ class EnergyReport:
     total_pj: float | None
     priced_pj: float
     unpriced: tuple[str, ...]
+    sensitivity: Mapping[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain values, the profile with its sources included."""
@@ -52,31 +59,50 @@ class EnergyReport:
                 "node": profile.node,
                 "voltage": profile.voltage,
                 "graded": profile.graded,
+                "event_driven": profile.event_driven,
+                "scope": profile.scope,
+                "model": profile.model,
                 "includes": profile.includes,
                 "excludes": profile.excludes,
+                "free": sorted(profile.free),
                 "prices": {name: asdict(price) for name, price in profile.prices.items()},
+                "listed": {name: asdict(price) for name, price in profile.listed.items()},
+                "memories": None if profile.memories is None else _plain(asdict(profile.memories)),
             },
             "total_pj": self.total_pj,
             "priced_pj": self.priced_pj,
             "unpriced": list(self.unpriced),
-            "layers": [{**asdict(layer), "terms": dict(layer.terms)} for layer in self.layers],
+            "sensitivity": [{"factor": factor, "energy_pj": pj} for factor, pj in self.sensitivity.items()],
+            "layers": [
+                {**asdict(layer), "terms": dict(layer.terms), "missing": list(layer.missing)} for layer in self.layers
+            ],
         }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "points": [list(point) for point in values["points"]]}
 
 
 Operations = dict[str, int]
 
 
 def _product(layer: LayerReport, profile: Profile) -> Operations:
+    if not profile.event_driven:
+        return {"mac": layer.dense_macs}
     if not layer.spiking:
         return {"mac": layer.macs}
-    if not profile.graded:
-        return {"synop_binary": layer.unit_spike_acs}
-    return {"synop_binary" if layer.largest_input == 1 else "synop_graded": layer.synops}
+    if profile.graded:
+        return {"synop_binary" if layer.largest_input == 1 else "synop_graded": layer.synops}
+    kind = "synop_conv" if layer.op == "Conv2d" else "synop_linear"
+    return {kind if kind in profile.prices else "synop_binary": layer.unit_spike_acs}
 
 
 def _threshold(layer: LayerReport, profile: Profile) -> Operations:
+    if not profile.event_driven:
+        return {"neuron_update": layer.neuron_updates}
     # Both forms test every threshold once; where spikes are binary each threshold is a neuron of its own.
-    return {"neuron_update": layer.threshold_tests}
+    sent = {"spike": layer.unit_spikes} if "spike" in profile.prices else {}
+    return {"neuron_update": layer.threshold_tests, **sent}
 
 
 # Operations of an op over all samples, by the keys of `PRICED`. An op without a row is an error, never free.
@@ -93,17 +119,55 @@ OPERATIONS: Mapping[str, Callable[[LayerReport, Profile], Operations]] = Mapping
     }
 )
 
+Priced = tuple[dict[str, float], tuple[str, ...]]  # picojoules of all samples by term, and what has no price
 
-def get_profile(profile: str | Profile) -> Profile:
-    """Return the profile of this name; a `Profile` is returned as it is. Unknown names list the choices."""
+
+def _by_prices(layer: LayerReport, profile: Profile, samples: int) -> Priced:
+    operations = OPERATIONS[layer.op](layer, profile)
+    needed = {name: number for name, number in operations.items() if number and name not in profile.free}
+    terms = {name: number * profile.prices[name].energy_pj for name, number in needed.items() if name in profile.prices}
+    return terms, tuple(name for name in needed if name not in profile.prices)
+
+
+def _event_core(layer: LayerReport, profile: Profile, samples: int) -> Priced:
+    assert profile.memories is not None
+    terms, missing = _by_prices(layer, profile, samples)
+    return {**terms, **traffic_pj(accesses(layer, samples), profile.memories)}, missing
+
+
+def _lemaire(layer: LayerReport, profile: Profile, samples: int) -> Priced:
+    assert profile.memories is not None
+    work = layer_work(layer, samples, profile.memories)
+    if work is None:
+        return _by_prices(layer, profile, samples)
+    return work_pj(work, profile.memories), ()
+
+
+# How each model of `profiles.MODELS` prices an op.
+MODELS: Mapping[str, Callable[[LayerReport, Profile, int], Priced]] = MappingProxyType(
+    {"prices": _by_prices, "event-core": _event_core, "lemaire": _lemaire}
+)
+
+FACTORS = (0.5, 1.0, 2.0)  # of the memory prices: Horowitz's accesses read as 64 or as 32 bits differ by 2
+
+
+def get_profile(profile: str | os.PathLike[str] | Profile) -> Profile:
+    """Return the profile of this name, or of a TOML file; a `Profile` is returned as it is.
+
+    Raises:
+        MaqdError: an unknown name (the choices are listed), or a file that is no valid profile.
+    """
     if isinstance(profile, Profile):
         return profile
-    if profile not in PROFILES:
-        raise unknown_name("energy profile", profile, PROFILES)
-    return PROFILES[profile]
+    name = os.fspath(profile)
+    if name.endswith(".toml"):
+        return read_profile(name)
+    if name not in PROFILES:
+        raise unknown_name("energy profile", name, PROFILES)
+    return PROFILES[name]
 
 
-def energy(report: SimulationReport, profile: str | Profile) -> EnergyReport:
+def energy(report: SimulationReport, profile: str | os.PathLike[str] | Profile) -> EnergyReport:
     """Return the energy per sample of a simulated network: sum over its operations of count * price.
 
     A layer that needs an operation without a published price has no energy, and then there is no total: `total_pj` is
@@ -111,7 +175,7 @@ def energy(report: SimulationReport, profile: str | Profile) -> EnergyReport:
 
     Args:
         report: of `simulate`.
-        profile: a name of `PROFILES`, or a `Profile`.
+        profile: a name of `PROFILES`, the path of a TOML file (`profile_file`), or a `Profile`.
 
     Raises:
         MaqdError: an unknown profile (the choices are listed), or an op without a pricing rule.
@@ -124,71 +188,41 @@ def energy(report: SimulationReport, profile: str | Profile) -> EnergyReport:
         for name in layer.missing
     )
     priced = sum(sum(layer.terms.values()) for layer in layers)
-    return EnergyReport(chosen, layers, None if unpriced else priced, priced, unpriced)
+    memory = sum(pj for layer in layers for name, pj in layer.terms.items() if name in MEMORY_TERMS)
+    steps = FACTORS if chosen.memories is not None else ()
+    sensitivity = {factor: priced + (factor - 1) * memory for factor in steps}
+    return EnergyReport(chosen, layers, None if unpriced else priced, priced, unpriced, sensitivity)
+
+
+def with_memory_factor(profile: Profile, factor: float) -> Profile:
+    """Return the profile with every memory price multiplied by a factor.
+
+    Raises:
+        MaqdError: a profile that prices no memory, or a factor that is negative or not finite.
+    """
+    if profile.memories is None:
+        raise MaqdError(f"{profile.name} prices no memory, so that no factor can change it")
+    return replace(profile, memories=replace(profile.memories, factor=profile.memories.factor * factor))
 
 
 def _layer_energy(layer: LayerReport, profile: Profile, samples: int) -> LayerEnergy:
     if layer.op not in OPERATIONS:
         raise MaqdError(f"{layer.name}: there is no pricing rule for a {layer.op}")
-    operations = OPERATIONS[layer.op](layer, profile)
-    needed = {name: number for name, number in operations.items() if number and name not in profile.free}
-    missing = tuple(name for name in needed if name not in profile.prices)
-    terms = {
-        name: number / samples * profile.prices[name].energy_pj
-        for name, number in needed.items()
-        if name in profile.prices
-    }
+    spent, missing = MODELS[profile.model](layer, profile, samples)
+    terms = {name: pj / samples for name, pj in spent.items()}
     return LayerEnergy(layer.name, layer.op, None if missing else sum(terms.values()), terms, missing)
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """What the same network costs per sample without spikes: every connection is one multiply-accumulate.
+def price_all(report: SimulationReport, profiles: Iterable[str | Profile] = PROFILES) -> dict[str, EnergyReport]:
+    """Return the energy under every profile, by name.
 
-    Attributes:
-        name, title: for tables. energy_pj: per sample, arithmetic only. basis: how the figure was obtained.
+    Raises:
+        MaqdError: two profiles of one name.
     """
-
-    name: str
-    title: str
-    energy_pj: float
-    basis: str
-
-
-def multiply_accumulate_pj(weight_bits: int, input_bits: int) -> float:
-    """Return the energy of a small integer multiply-accumulate in 45 nm, derived from Horowitz's figures.
-
-    E_mul = 0.2 pJ * bits * bits / 64 (predicts 3.2 pJ at 32 x 32, published 3.1). The addition is the int8 one, 0.03
-    pJ, that `cmos45-int8` charges for a spike, so that neither side has the cheaper adder.
-
-    >>> round(multiply_accumulate_pj(8, 8), 3), round(multiply_accumulate_pj(2, 1), 5)
-    (0.23, 0.03625)
-    """
-    int8 = PROFILES["cmos45-int8"].prices
-    multiply = (int8["mac"].energy_pj - int8["synop_binary"].energy_pj) * weight_bits * input_bits / 64
-    return multiply + int8["synop_binary"].energy_pj
-
-
-def baselines(report: SimulationReport) -> tuple[Baseline, ...]:
-    """Return the dense baselines that stand beside the spikes: fp32, int8, and the low-bit network of the same states.
-
-    The dense low-bit network is the like-for-like rival of a graded single-step network (Yan et al., arXiv 2409.08290):
-    the same weights and levels, every connection computed.
-    """
-    products = [layer for layer in report.layers if layer.weights]
-    dense = sum(layer.dense_macs for layer in products) / report.samples
-    low_bit = sum(
-        layer.dense_macs / report.samples * multiply_accumulate_pj(layer.weight_bits, layer.input_bits)
-        for layer in products
-    )
-    fp32, int8 = (PROFILES[name].prices["mac"].energy_pj for name in ("cmos45-fp32", "cmos45-int8"))
-    return (
-        Baseline("dense-fp32", "the same network, dense, fp32", dense * fp32, "measured prices"),
-        Baseline("dense-int8", "the same network, dense, int8", dense * int8, "measured prices"),
-        Baseline("dense-low-bit", "the same network, dense, at its own bit widths", low_bit, "derived prices"),
-    )
-
-
-def price_all(report: SimulationReport, profiles: Iterable[str] = PROFILES) -> dict[str, EnergyReport]:
-    """Return the energy under every profile, by name."""
-    return {name: energy(report, name) for name in profiles}
+    priced: dict[str, EnergyReport] = {}
+    for profile in profiles:
+        entry = energy(report, profile)
+        if entry.profile.name in priced:
+            raise MaqdError(f"two energy profiles are named {entry.profile.name!r}; give each its own name")
+        priced[entry.profile.name] = entry
+    return priced

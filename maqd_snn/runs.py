@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from maqd_snn._version import __version__
+from maqd_snn.baselines import baselines, break_even
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.files import write_text
@@ -25,7 +26,8 @@ from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.neuromorphic import FORMATS, Check, export, verify
-from maqd_snn.pricing import baselines, price_all
+from maqd_snn.pricing import price_all
+from maqd_snn.profiles import Profile
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Fit, Recipe, build_model, fit
 from maqd_snn.training.checkpoint import load_model, read_tensors, write_tensors
@@ -207,11 +209,16 @@ def verify_file(name: str, path: Path, net: IntegerNetwork, codes: Tensor) -> Ex
 
 
 def make_report(
-    net: IntegerNetwork, splits: Splits, simulation: SimulationReport, exports: list[Exported], profiles: Iterable[str]
+    net: IntegerNetwork,
+    splits: Splits,
+    simulation: SimulationReport,
+    exports: list[Exported],
+    profiles: Iterable[str | Profile],
 ) -> dict[str, Any]:
     """Return everything that `report.json` holds, as plain values."""
     provenance = dict(net.provenance)
     history = provenance.pop("history", [])
+    priced = price_all(simulation, profiles)
     return {
         "schema": REPORT_SCHEMA,
         "library": f"maqd-snn {__version__}",
@@ -223,8 +230,9 @@ def make_report(
         "history": history,
         "accuracy": {"test": simulation.accuracy, "validation": provenance.get("validation_accuracy")},
         "simulation": simulation.to_dict(),
-        "energy": {name: entry.to_dict() for name, entry in price_all(simulation, profiles).items()},
+        "energy": {name: entry.to_dict() for name, entry in priced.items()},
         "baselines": [asdict(baseline) for baseline in baselines(simulation)],
+        "break_even": [{**asdict(entry), "pays": entry.pays} for entry in break_even(simulation, priced.values())],
         "exports": [entry.to_dict() for entry in exports],
     }
 

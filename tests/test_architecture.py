@@ -22,8 +22,6 @@ LAZY = [
     "onnxruntime",
     "qonnx",
     "sklearn",
-    "numba",
-    "faery",
     "matplotlib.pyplot",
 ]
 

@@ -135,7 +135,7 @@ def test_an_existing_run_is_not_lost(run, capsys):
         (["run", "digits", "--dataset", "cifar"], ["unknown dataset 'cifar'", "cifar10"]),
         (["run", "digits", "--model", "vit"], ["unknown model 'vit'", "resnet"]),
         (["run", "digits", "--format", "nri"], ["unknown export format 'nri', did you mean 'nir'?", "qonnx"]),
-        (["run", "digits", "--profile", "loihi2"], ["unknown energy profile 'loihi2'", "truenorth"]),
+        (["run", "digits", "--profile", "loihi3"], ["unknown energy profile 'loihi3'", "truenorth"]),
         (["run", "digits", "--act-states", "1"], ["activation states", "from 2 to 256, got 1"]),
         (["run", "digits", "--weight-states", "1"], ["weight states", "from 2 to 255, got 1"]),
         (["run", "digits", "--epochs", "some"], ["--epochs expects a whole number, got 'some'"]),

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from maqd_snn import MaqdError, fold
+from maqd_snn import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.pricing import OPERATIONS, baselines, energy, price_all
-from maqd_snn.profiles import BASES, PROFILES, Price, Profile
+from maqd_snn.pricing import MODELS, OPERATIONS, energy, price_all
+from maqd_snn.profiles import MODELS as MODEL_NAMES
+from maqd_snn.profiles import PROFILES, Price
 from maqd_snn.simulation import simulate
 
 
@@ -78,32 +79,11 @@ def test_an_analog_first_layer_has_no_price_on_a_spiking_chip():
     assert energy(report, "cmos45-int8").layers[0].energy_pj == pytest.approx(40 * 0.23)
 
 
-@pytest.mark.parametrize(
-    ("profile", "operation", "energy_pj", "basis"),
-    [
-        ("cmos45-fp32", "mac", 4.6, "measured"),
-        ("cmos45-fp32", "synop_binary", 0.9, "measured"),
-        ("cmos45-int8", "mac", 0.23, "measured"),
-        ("cmos45-int8", "synop_binary", 0.03, "measured"),
-        ("loihi1", "synop_binary", 23.6, "simulated"),
-        ("loihi1", "neuron_update", 81.0, "simulated"),
-        ("truenorth", "synop_binary", 26.0, "all-in"),
-    ],
-)
-def test_published_prices(profile, operation, energy_pj, basis):
-    price = PROFILES[profile].prices[operation]
-    assert (price.energy_pj, price.basis) == (energy_pj, basis)
-    assert price.source
-
-
-def test_every_op_has_a_pricing_rule_and_every_price_a_source():
+def test_every_op_and_every_model_has_a_pricing_rule():
     from maqd_snn.integer.ops import OPS
 
     assert set(OPERATIONS) == set(OPS) - {"Input"}
-    for profile in PROFILES.values():
-        assert profile.includes
-        assert profile.excludes
-        assert all(price.source and price.basis in BASES for price in profile.prices.values())
+    assert set(MODELS) == set(MODEL_NAMES) == {profile.model for profile in PROFILES.values()}
 
 
 def test_an_op_without_a_pricing_rule_is_an_error():
@@ -115,39 +95,58 @@ def test_an_op_without_a_pricing_rule_is_an_error():
 
 def test_unknown_profile_lists_the_choices():
     report = simulate(network("events"), [codes(3)])
-    with pytest.raises(MaqdError, match=r"unknown energy profile 'loihi2', did you mean 'loihi1'\?.*truenorth"):
-        energy(report, "loihi2")
+    with pytest.raises(MaqdError, match=r"unknown energy profile 'loihi3', did you mean 'loihi2'\?.*truenorth"):
+        energy(report, "loihi3")
 
 
-def test_profiles_are_validated():
-    with pytest.raises(MaqdError, match="finite number of pJ, 0 or more, got -1"):
-        Price(-1, "measured", "nowhere")
-    with pytest.raises(MaqdError, match="basis of a price must be one of"):
-        Price(1, "guessed", "nowhere")
-    with pytest.raises(MaqdError, match=r"mine: unknown operations \['teleport'\]"):
-        Profile("mine", "", "", "", {"teleport": Price(1, "measured", "nowhere")}, True, "", "")
+def test_a_fitted_price_by_kind_of_connection():
+    """A convolution and a fully connected layer have prices of their own, and each spike sent costs, too."""
+    net = IntegerNetwork(
+        [
+            ops.Input("input", shape=(1, 3, 3), high=1, kind="events"),
+            ops.Conv2d("conv", ("input",), torch.ones(2, 1, 3, 3, dtype=torch.int64), (1, 1), (1, 1)),
+            ops.Threshold("spike", ("conv",), torch.tensor([[1, 2]] * 2), torch.ones(2, dtype=torch.int64)),
+            ops.Flatten("flatten", ("spike",)),
+            ops.Linear("fc", ("flatten",), torch.ones(4, 18, dtype=torch.int64)),
+        ]
+    )
+    x = torch.zeros(1, 1, 3, 3, dtype=torch.int64)
+    x[0, 0, 1, 1] = 1  # reaches all nine places of both channels: 18 neurons of level 1
+    result = energy(simulate(net, [x]), "loihi1-fitted")
+    terms = {layer.name: dict(layer.terms) for layer in result.layers}
+    assert terms["conv"] == {"synop_conv": pytest.approx(18 * 24.0)}
+    assert terms["spike"] == {"spike": pytest.approx(18 * 69.3)}
+    assert terms["fc"] == {"synop_linear": pytest.approx(18 * 4 * 35.5)}
+    assert result.total_pj is None
+    assert result.unpriced == (
+        "spike: one update of a neuron in the single step has no published price in loihi1-fitted",
+    )
 
 
-def test_baselines_by_hand(make_model):
-    report = simulate(network("events", high=3), [codes(3, 1)])
-    dense = {baseline.name: baseline.energy_pj for baseline in baselines(report)}
-    assert dense["dense-fp32"] == pytest.approx((40 + 12) * 4.6)
-    assert dense["dense-int8"] == pytest.approx((40 + 12) * 0.23)
-    # fc1: weights all 1 are 2 states, 1 bit; inputs 0..3, 2 bits. fc2: ternary, 2 bits; levels 0..2, 2 bits.
-    low_bit = 40 * (0.2 * 1 * 2 / 64 + 0.03) + 12 * (0.2 * 2 * 2 / 64 + 0.03)
-    assert dense["dense-low-bit"] == pytest.approx(low_bit)
-    real = simulate(fold(make_model("vgg", 2, 3)), [torch.randint(0, 256, (3, 3, 8, 8))])
-    assert [b.name for b in baselines(real)] == ["dense-fp32", "dense-int8", "dense-low-bit"]
-    assert set(price_all(real)) == set(PROFILES)
+def test_a_device_that_skips_nothing_is_charged_every_connection():
+    report = simulate(network("events"), [codes(3, 1)])
+    result = energy(report, "keras-gpu")
+    # 40 + 12 connections and 4 neurons, whatever the spikes; the class biases count nothing in that table.
+    assert result.total_pj == pytest.approx((40 + 12 + 4) * 300.0)
+    assert energy(simulate(network("events"), [codes(0)]), "keras-gpu").total_pj == pytest.approx(result.total_pj)
 
 
-def test_spikes_have_no_cheaper_adder_than_their_dense_rival():
-    """Where every input spikes, an event-driven network does the rival's additions and saves its products only."""
-    weight = torch.ones(64, 256, dtype=torch.int64)
-    source = ops.Input("input", shape=(256,), high=1, kind="events")
-    net = IntegerNetwork([source, ops.Linear("fc", ("input",), weight)])
-    report = simulate(net, [torch.ones(1, 256, dtype=torch.int64)])
-    assert report.total.synops == report.total.dense_macs
-    rival = {baseline.name: baseline.energy_pj for baseline in baselines(report)}["dense-low-bit"]
-    spikes = energy(report, "cmos45-int8").total_pj
-    assert spikes == pytest.approx(rival - report.total.dense_macs * 0.2 / 64)
+def test_without_any_price_there_are_counts_and_names():
+    report = simulate(network("events"), [codes(3, 1)])
+    for name, synop in (("loihi2", "synop_graded"), ("akida", "synop_graded"), ("speck", "synop_binary")):
+        result = energy(report, name)
+        assert (result.total_pj, result.priced_pj) == (None, 0)
+        missing = {layer.name: layer.missing for layer in result.layers}
+        assert missing["fc2"] == (synop,)
+        assert missing["spike"] == ("neuron_update",)
+        assert f"fc2: one synaptic operation of a {'graded spike' if 'graded' in synop else 'spike'}" in str(
+            result.unpriced
+        )
+
+
+def test_two_profiles_of_one_name_are_refused():
+    report = simulate(network("events"), [codes(3)])
+    twin = dataclasses.replace(PROFILES["loihi1"], prices={"add": Price(1, "measured", "nowhere")})
+    assert set(price_all(report)) == set(PROFILES)
+    with pytest.raises(MaqdError, match="two energy profiles are named 'loihi1'; give each its own name"):
+        price_all(report, ["loihi1", twin])

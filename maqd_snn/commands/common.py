@@ -68,7 +68,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
 
 def report_options(parser: argparse.ArgumentParser) -> None:
     """Add what a report needs to know."""
-    parser.add_argument("--profile", help="energy profiles, joined by commas (default: all)")
+    parser.add_argument("--profile", help="energy profiles: names, or TOML files, joined by commas (default: all)")
     parser.add_argument("--samples", type=int, default=100, help="test images to verify exports on (default: 100)")
 
 
@@ -109,13 +109,17 @@ def write_json(options: Options, values: Any) -> None:
         write_text(options.json, json.dumps(values, indent=1))
 
 
-def chosen_profiles(options: Options) -> list[str]:
-    """Return the names of the energy profiles, all where none was chosen."""
+def chosen_profiles(options: Options) -> list[Any]:
+    """Return the energy profiles, by name or from TOML files, all built-in ones where none was chosen."""
     from maqd_snn.pricing import get_profile
     from maqd_snn.profiles import PROFILES
 
-    names = split_names(options.profile) or list(PROFILES)
-    return [get_profile(name).name for name in names]
+    profiles = [get_profile(name) for name in split_names(options.profile) or PROFILES]
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise MaqdError(f"two energy profiles are named {name!r}; give each its own name")
+    return profiles
 
 
 def chosen_formats(options: Options) -> list[str] | None:
