@@ -16,5 +16,6 @@ class Bench:
 BENCHES: Mapping[str, Bench] = MappingProxyType(
     {
         "fold": Bench("model.eval() against the integer network, value by value, on CIFAR-10", "fold_cifar10"),
+        "events": Bench("event readers, frames and store, beside their peers", "events"),
     }
 )

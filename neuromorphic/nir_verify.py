@@ -20,10 +20,10 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.integer.storage import LARGEST_RATIO
 from maqd_snn.neuromorphic.check import Check, compare
 from maqd_snn.neuromorphic.nir_export import require_nir
 from maqd_snn.neuromorphic.nir_interpreter import NODES, run_nir, topological_order
+from maqd_snn.sealed import LARGEST_RATIO
 
 # Number of values in one node's output for one sample; only padding that no exported network has makes it larger.
 LARGEST_OUTPUT = 2**27

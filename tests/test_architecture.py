@@ -22,6 +22,8 @@ LAZY = [
     "onnxruntime",
     "qonnx",
     "sklearn",
+    "numba",
+    "faery",
     "matplotlib.pyplot",
 ]
 

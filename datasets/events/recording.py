@@ -33,13 +33,25 @@ class ReadOptions:
 
     Attributes:
         sensor: (width, height) in pixels that coordinates must lie in; None takes what the file or format states.
-        skip_damaged: drop damaged parts and count them in `Recording.skipped_bytes`, instead of raising.
+        skip_damaged: drop damaged parts and count them (`Recording.skipped_bytes` and `skipped_events`), instead of
+            raising.
+        unordered: keep events whose time runs backwards, in the order of the file. Otherwise they are damage.
         max_bytes: limit of the decoded array, checked before memory is taken.
+
+    Raises:
+        MaqdError: a sensor or limit that cannot be.
     """
 
     sensor: tuple[int, int] | None = None
     skip_damaged: bool = False
+    unordered: bool = False
     max_bytes: int = 8 * 2**30
+
+    def __post_init__(self) -> None:
+        if self.sensor is not None and not all(1 <= side <= 2**16 for side in self.sensor):
+            raise MaqdError(f"expected a sensor of 1 to 65536 pixels a side, got {self.sensor}")
+        if self.max_bytes < 0:
+            raise MaqdError(f"expected max_bytes of at least 0, got {self.max_bytes}")
 
 
 @dataclass(frozen=True)
@@ -50,19 +62,23 @@ class Recording:
         events: array of EVENT_DTYPE in the order of the file.
         sensor: (width, height) where the file, the format or the caller states it, else None.
         format: name of the format, as in `FORMATS`.
-        skipped_bytes: size of the damaged parts that were left out (0 unless `skip_damaged`).
+        skipped_bytes: size of the parts of the file that could not be decoded (0 unless `skip_damaged`).
+        skipped_events: events that were decoded and left out: outside the sensor, or time ran backwards (0 unless
+            `skip_damaged`).
     """
 
     events: Events
     sensor: tuple[int, int] | None
     format: str
     skipped_bytes: int = 0
+    skipped_events: int = 0
 
 
 class EventFormat(ABC):
     """One file format. Instances have no state; they are registered in `registry.FORMATS`."""
 
     name: str
+    title: str  # for lists
     suffixes: tuple[str, ...]  # lower case, with the dot
 
     @abstractmethod
@@ -74,5 +90,5 @@ class EventFormat(ABC):
         """Decode the whole file. Raises EventFileError."""
 
     @abstractmethod
-    def blocks(self, path: Path, options: ReadOptions, size: int) -> Iterator[Events]:
-        """Decode lazily: yield arrays of about `size` events each, in file order, in bounded memory."""
+    def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
+        """Decode lazily: yield arrays of some ten thousand events, in file order, in bounded memory."""

@@ -1,0 +1,276 @@
+"""Decoding a file block by block: planned first, so that memory is taken once and two threads can work.
+
+A format cuts its file into blocks and says of each what came before it (its *state*) and how many events it holds (the
+plan, from a scan without output). Then every block decodes into its own part of one array, in any order. Nothing but
+a block for each thread is in memory beside the result; the same code, run in order, is the lazy reader.
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maqd_snn.datasets.events.inspection import BEGINNING, State, drop_impossible, first_impossible, limits_of
+from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
+from maqd_snn.datasets.events.source import Bytes, Source, open_source
+
+MAX_THREADS = 4
+_SMALL = 2**20  # a file that is not worth a second thread
+
+Map = Callable[..., Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The binary part of a file.
+
+    Attributes:
+        start, end: its bytes, whole words only. sensor: (width, height) where the header states it. state: what the
+        first block starts with, layout included.
+    """
+
+    start: int
+    end: int
+    sensor: tuple[int, int] | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the file that decodes by itself: where it is, what came before it, how many events it holds."""
+
+    offset: int
+    length: int
+    state: State
+    count: int
+
+
+@dataclass
+class Damage:
+    """How much of a file was left out so far."""
+
+    bytes: int = 0
+    events: int = 0
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def bytes_at(self, path: Path, offset: int, length: int, reason: str) -> None:
+        """Count `length` undecodable bytes, or raise where damage is not to be skipped."""
+        if not self.options.skip_damaged:
+            raise EventFileError(path, reason, offset)
+        self.bytes += length
+
+
+class BlockFormat(EventFormat):
+    """A format that is decoded block by block.
+
+    `word` is the size of its smallest part in bytes; `block_bytes` that of a block, a multiple of it.
+    """
+
+    word: int
+    block_bytes: int = 2**18
+
+    @abstractmethod
+    def body(self, source: Source, damage: Damage) -> Body:
+        """Read the header."""
+
+    @abstractmethod
+    def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
+        """Cut the body into blocks, in order; `each` is `map`, or a pool's that runs several at once."""
+
+    @abstractmethod
+    def decode(self, data: Bytes, state: State, out: Events) -> None:
+        """Decode a block into `out`, which has its count of events."""
+
+    @abstractmethod
+    def offset_of(self, data: Bytes, state: State, event: int) -> int:
+        """Return where in a block an event is, in bytes; only asked for error messages."""
+
+    def read(self, path: Path, options: ReadOptions) -> Recording:
+        with open_source(path) as source, _threads(source.size) as each:
+            damage = Damage(options=options)
+            body = self.body(source, damage)
+            sensor = options.sensor or body.sensor
+            limits = limits_of(sensor, options.unordered)
+            blocks, total = [], 0
+            for block in self.plan(source, body, damage, each):
+                blocks.append(block)
+                total += block.count
+                check_size(path, total, options)
+            events = np.empty(total, EVENT_DTYPE)
+            ends = np.cumsum([block.count for block in blocks], dtype=np.int64)
+
+            def decode(block: Block, end: int) -> int:
+                out = events[end - block.count : end]
+                data = np.empty(block.length, np.uint8)
+                source.fill(data, block.offset)
+                self.decode(data, block.state, out)
+                return first_impossible(out, limits, BEGINNING)
+
+            found = list(each(decode, blocks, ends))
+            index = _first_bad(events, blocks, ends, found, limits)
+            if index is not None:
+                if not options.skip_damaged:
+                    block = blocks[number := int(np.searchsorted(ends, index, "right"))]
+                    inside = index - int(ends[number]) + block.count
+                    raise self._impossible(source, block, inside, events, index, sensor)
+                kept = drop_impossible(events, limits, BEGINNING)
+                damage.events += total - kept
+                events.resize(kept, refcheck=False)
+        check_not_empty(path, len(events), options)
+        return Recording(events, sensor, self.name, damage.bytes, damage.events)
+
+    def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
+        with open_source(path) as source:
+            damage = Damage(options=options)
+            body = self.body(source, damage)
+            sensor = options.sensor or body.sensor
+            limits = limits_of(sensor, options.unordered)
+            last, total = BEGINNING, 0
+            for block in self.plan(source, body, damage, map):
+                data = np.empty(block.length, np.uint8)
+                source.fill(data, block.offset)
+                events = np.empty(block.count, EVENT_DTYPE)
+                self.decode(data, block.state, events)
+                index = first_impossible(events, limits, last)
+                if index >= 0:
+                    if not options.skip_damaged:
+                        raise self._impossible(source, block, index, events, index, sensor, last)
+                    events = events[: drop_impossible(events, limits, last)]
+                if len(events):
+                    last = int(events["t"][-1])
+                    total += len(events)
+                    yield events
+            check_not_empty(path, total, options)
+
+    def _impossible(
+        self,
+        source: Source,
+        block: Block,
+        inside: int,
+        events: Events,
+        index: int,
+        sensor: tuple[int, int] | None,
+        last: int = BEGINNING,
+    ) -> EventFileError:
+        data = np.empty(block.length, np.uint8)
+        source.fill(data, block.offset)
+        before = int(events["t"][index - 1]) if index else last
+        offset = block.offset + self.offset_of(data, block.state, inside)
+        return EventFileError(source.path, impossible_reason(events[index], before, sensor), offset)
+
+
+class WordFormat(BlockFormat):
+    """A format whose body is a row of words of one size.
+
+    A scan of a block gives its summary: [events, first bad word, number of bad words, ...]; the rest is the format's.
+    """
+
+    summary_size: int
+
+    @abstractmethod
+    def scan(self, data: Bytes, state: State, summary: State) -> None:
+        """Fill the summary of a block. Of `state` only the layout is known."""
+
+    @abstractmethod
+    def step(self, state: State, summary: State) -> State:
+        """Return the state behind a block from the state before it."""
+
+    @abstractmethod
+    def bad_word(self, word: bytes) -> str:
+        """Return why a word is bad, for messages."""
+
+    @abstractmethod
+    def counts(self, data: Bytes, state: State) -> NDArray[np.int64]:
+        """Return the number of events that each word gives; only asked for error messages."""
+
+    def offset_of(self, data: Bytes, state: State, event: int) -> int:
+        ends = np.cumsum(self.counts(data, state))
+        return self.word * int(np.searchsorted(ends, event, "right"))
+
+    def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
+        def scan(offset: int) -> State:
+            data = np.empty(min(self.block_bytes, body.end - offset), np.uint8)
+            source.fill(data, offset)
+            summary = np.zeros(self.summary_size, np.int64)
+            self.scan(data, body.state, summary)
+            return summary
+
+        state = body.state
+        offsets = range(body.start, body.end, self.block_bytes)
+        for offset, summary in zip(offsets, each(scan, offsets), strict=True):
+            if summary[2]:
+                at = offset + self.word * int(summary[1])
+                damage.bytes_at(
+                    source.path, at, self.word * int(summary[2]), self.bad_word(source.bytes(at, self.word))
+                )
+            yield Block(offset, min(self.block_bytes, body.end - offset), state, int(summary[0]))
+            state = self.step(state, summary)
+
+
+def whole_words(source: Source, start: int, word: int, damage: Damage) -> int:
+    """Return where the last whole word from `start` on ends; what is behind it is damage."""
+    end = source.size - (source.size - start) % word
+    if end < source.size:
+        reason = f"truncated: the last {source.size - end} bytes are no whole event word of {word} bytes"
+        damage.bytes_at(source.path, end, source.size - end, reason)
+    return end
+
+
+def check_size(path: Path, events: int, options: ReadOptions) -> None:
+    """Raise EventFileError where so many decoded events would exceed the limit."""
+    if events * EVENT_DTYPE.itemsize > options.max_bytes:
+        raise EventFileError(
+            path,
+            f"holds {events} events or more, {events * EVENT_DTYPE.itemsize} bytes decoded, beyond the limit of "
+            f"{options.max_bytes}; raise max_bytes, or read it lazily with stream_events",
+        )
+
+
+def check_not_empty(path: Path, events: int, options: ReadOptions) -> None:
+    """Raise EventFileError where there is no event, unless damage is to be skipped."""
+    if events == 0 and not options.skip_damaged:
+        raise EventFileError(path, "holds no events; with skip_damaged=True this is an empty recording")
+
+
+def impossible_reason(event: Any, before: int, sensor: tuple[int, int] | None) -> str:
+    """Return why an event that comes after time `before` is impossible."""
+    t, x, y = (int(event[name]) for name in ("t", "x", "y"))
+    if sensor is not None and (x >= sensor[0] or y >= sensor[1]):
+        where = f"pixel ({x}, {y}) lies outside the sensor of {sensor[0]} x {sensor[1]}"
+        return f"{where}; skip_damaged=True drops such events"
+    return (
+        f"time runs backwards, from {before} to {t} us; skip_damaged=True drops such events, unordered=True keeps them"
+    )
+
+
+def _first_bad(
+    events: Events, blocks: list[Block], ends: NDArray[np.int64], found: list[int], limits: State
+) -> int | None:
+    last = BEGINNING
+    for block, end, index in zip(blocks, ends, found, strict=True):
+        if block.count == 0:
+            continue
+        start = int(end) - block.count
+        if limits[2] and events["t"][start] < last:
+            return start
+        if index >= 0:
+            return start + index
+        last = int(events["t"][end - 1])
+    return None
+
+
+@contextmanager
+def _threads(size: int) -> Iterator[Map]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if size < _SMALL or cores == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(min(cores, MAX_THREADS)) as pool:
+        yield pool.map

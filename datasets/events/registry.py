@@ -1,0 +1,180 @@
+"""The table of formats, and reading a recording by its content first and its name second."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from maqd_snn.datasets.events.five_byte import FiveByteFormat
+from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
+from maqd_snn.datasets.events.source import open_source
+from maqd_snn.errors import MaqdError, unknown_name
+
+FORMATS: dict[str, EventFormat] = {entry.name: entry for entry in (FiveByteFormat(),)}
+
+_HEAD = 4096
+
+
+def find_format(path: str | os.PathLike[str], format: str | None = None) -> EventFormat:
+    """Return the format of a file: the one named, else the one its first bytes tell, else the one its name tells.
+
+    Raises:
+        EventFileError: neither tells; the file cannot be read. MaqdError: no such format.
+    """
+    if format is not None:
+        if format not in FORMATS:
+            raise unknown_name("event format", format, FORMATS)
+        return FORMATS[format]
+    path = Path(path)
+    with open_source(path) as source:
+        head = source.bytes(0, _HEAD)
+    for entry in FORMATS.values():
+        if entry.matches(head):
+            return entry
+    for entry in FORMATS.values():
+        if path.suffix.lower() in entry.suffixes:
+            return entry
+    known = ", ".join(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
+    raise EventFileError(
+        path, f"no known recording: neither its first bytes nor its name tell a format (known: {known}); name one"
+    )
+
+
+def read_recording(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    sensor: tuple[int, int] | None = None,
+    skip_damaged: bool = False,
+    unordered: bool = False,
+    max_bytes: int = ReadOptions.max_bytes,
+) -> Recording:
+    """Read a recording of an event camera, whatever its format.
+
+    Args:
+        path: the file.
+        format: a key of `FORMATS`; None finds it from content and name.
+        sensor: (width, height) in pixels that coordinates must lie in; None takes what the file states.
+        skip_damaged: drop damaged parts and count them, instead of raising.
+        unordered: keep events whose time runs backwards, in the order of the file.
+        max_bytes: limit of the decoded array (13 bytes an event), checked before memory is taken.
+
+    Raises:
+        EventFileError: no recording, or a damaged one: file, byte offset, reason. MaqdError: unknown format.
+        MissingExtraError: the format needs a package that is not installed.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+    >>> _ = file.write_bytes(bytes([3, 4, 128, 0, 7, 5, 6, 0, 1, 0]))
+    >>> read_recording(file).events
+    array([(  7, 3, 4, 1), (256, 5, 6, 0)],
+          dtype=[('t', '<i8'), ('x', '<u2'), ('y', '<u2'), ('p', 'u1')])
+    """
+    entry = find_format(path, format)
+    return entry.read(Path(path), ReadOptions(sensor, skip_damaged, unordered, max_bytes))
+
+
+def read_events(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    sensor: tuple[int, int] | None = None,
+    skip_damaged: bool = False,
+    unordered: bool = False,
+    max_bytes: int = ReadOptions.max_bytes,
+) -> Events:
+    """Return the events of a recording as one structured array: t (int64, us), x, y (uint16), p (uint8; 1 brighter).
+
+    Arguments and errors are those of `read_recording`, which also tells the sensor and what was skipped.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+    >>> _ = file.write_bytes(bytes([3, 4, 128, 0, 7]))
+    >>> read_events(file)["t"]
+    array([7])
+    """
+    recording = read_recording(
+        path, format=format, sensor=sensor, skip_damaged=skip_damaged, unordered=unordered, max_bytes=max_bytes
+    )
+    return recording.events
+
+
+def stream_events(
+    path: str | os.PathLike[str],
+    window_us: int,
+    *,
+    start_us: int | None = None,
+    stop_us: int | None = None,
+    format: str | None = None,
+    sensor: tuple[int, int] | None = None,
+    skip_damaged: bool = False,
+    max_bytes: int = ReadOptions.max_bytes,
+) -> Iterator[Events]:
+    """Yield a recording window by window: the k-th array holds start + k*window <= t < start + (k+1)*window.
+
+    The file is read block by block, so it may be larger than memory; one window must fit `max_bytes`. Windows without
+    events come as empty arrays; the last one ends with the last event, or at `stop_us`. The recording must be in order
+    of time; what precedes an error in the file is yielded first.
+
+    Args:
+        window_us: length of a window, at least 1.
+        start_us: beginning of the first window; None: the time of the first event. Earlier events are left out.
+        stop_us: end, exclusive; None: the end of the recording.
+
+    Raises:
+        As `read_recording`; MaqdError: no length of a window.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+    >>> _ = file.write_bytes(bytes([3, 4, 128, 0, 7, 5, 6, 0, 0, 9, 1, 2, 0, 0, 30]))
+    >>> [window["t"].tolist() for window in stream_events(file, 10)]
+    [[7, 9], [], [30]]
+    """
+    if window_us < 1:
+        raise MaqdError(f"expected a window of at least 1 us, got {window_us}")
+    options = ReadOptions(sensor, skip_damaged, False, max_bytes)
+    blocks = find_format(path, format).blocks(Path(path), options)
+    return _windows(Path(path), blocks, window_us, start_us, stop_us, options)
+
+
+def _windows(
+    path: Path,
+    blocks: Iterator[Events],
+    window_us: int,
+    start_us: int | None,
+    stop_us: int | None,
+    options: ReadOptions,
+) -> Iterator[Events]:
+    pending: list[Events] = []
+    held = 0
+    end: int | None = None if start_us is None else start_us + window_us
+    for block in blocks:
+        if start_us is None:
+            start_us = int(block["t"][0])
+        if end is None:
+            end = start_us + window_us
+        block = block[np.searchsorted(block["t"], start_us) :]
+        finished = False
+        if stop_us is not None and len(block) and int(block["t"][-1]) >= stop_us:
+            finished, block = True, block[: np.searchsorted(block["t"], stop_us)]
+        while len(block) and int(block["t"][-1]) >= end:
+            cut = int(np.searchsorted(block["t"], end))
+            yield _joined([*pending, block[:cut]])
+            pending, held, block = [], 0, block[cut:]
+            end += window_us
+        if len(block):
+            pending.append(block)
+            held += block.nbytes
+            if held > options.max_bytes:
+                raise EventFileError(
+                    path, f"one window of {window_us} us holds more than the limit of {options.max_bytes} bytes"
+                )
+        if finished:
+            break
+    if pending:
+        yield _joined(pending)
+
+
+def _joined(parts: list[Events]) -> Events:
+    return np.concatenate(parts) if parts else np.empty(0, EVENT_DTYPE)
