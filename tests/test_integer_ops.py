@@ -1,5 +1,8 @@
 """The ops of an integer network: oracle and fast executor against loops over every output and tap; what is refused."""
 
+import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, dataclass
 from itertools import product
 from typing import Any
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from maqd_snn.errors import MaqdError
-from maqd_snn.integer import IntegerNetwork, execute, ops
-from maqd_snn.integer.execute import TORCH
+from maqd_snn.integer import IntegerNetwork, execute, int8, ops
+from maqd_snn.integer.execute import ROUTES, TORCH
 from maqd_snn.integer.geometry import BOUNDS, SHAPES, output_bound, output_shape, output_size
 from maqd_snn.integer.ops import OPS, Op
 from maqd_snn.integer.reference import REFERENCE, evaluate
@@ -22,6 +25,11 @@ from maqd_snn.integer.reference import REFERENCE, evaluate
 Array = NDArray[np.int64]
 Pair = tuple[int, int]
 
+
+needs_int8 = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")),
+    reason="this torch has no quantized convolution of oneDNN",
+)
 
 # Brute force: Python integers, one output at a time.
 
@@ -82,11 +90,26 @@ def brute_threshold(op: ops.Threshold, x: Array) -> Array:
     return level
 
 
+CPU = torch.device("cpu")
+FLOATS = ("float32", "float64")
+
+
 def assert_executors_agree(graph: list[Op], codes: Array, expected: Array) -> IntegerNetwork:
     net = IntegerNetwork(graph)
     oracle = net.reference_trace(codes)
     fast = net.trace(torch.from_numpy(codes))
     assert list(oracle) == list(fast) == [op.name for op in graph]
+    for routes in (ROUTES, FLOATS, ("float64",)):
+        forced = net.executor(CPU, routes)
+        outputs: dict[str, Tensor] = {}
+        scores = forced.run(
+            torch.from_numpy(codes), lambda op, inputs, output, kept=outputs: kept.update({op.name: output})
+        )
+        for name in oracle:
+            np.testing.assert_array_equal(
+                outputs[name].to(torch.int64).numpy(), oracle[name], err_msg=f"{name} {routes}"
+            )
+        np.testing.assert_array_equal(forced.run(torch.from_numpy(codes)).to(torch.int64), scores.to(torch.int64))
     for name in oracle:
         np.testing.assert_array_equal(fast[name].numpy(), oracle[name], err_msg=name)
         assert oracle[name].dtype == np.int64
@@ -305,8 +328,9 @@ def test_wrong_float32_product_falls_back_to_float64(monkeypatch, function: str,
         return z + (z == z.amax()) if x.dtype == torch.float32 else z  # off by one, in one place
 
     monkeypatch.setattr(execute.F, function, wrong_in_float32)
-    np.testing.assert_array_equal(net(torch.from_numpy(codes)).numpy(), net.reference(codes))
-    dtypes = {p.op.name: p.dtype for p in net.executor(torch.device("cpu")).graph}
+    executor = net.executor(CPU, FLOATS)
+    np.testing.assert_array_equal(executor.run(torch.from_numpy(codes)).numpy(), net.reference(codes))
+    dtypes = {p.op.name: p.dtype for p in executor.graph}
     assert {n for n, dtype in dtypes.items() if dtype == torch.float64} == {name}
 
 
@@ -318,7 +342,7 @@ def test_product_that_is_wrong_in_float64_too_is_an_error(monkeypatch, function:
     with pytest.raises(
         MaqdError, match=rf"^{name}: this device's \w+ is not exact on integers, even in float64; .* CPU"
     ):
-        net(torch.from_numpy(codes))
+        net.executor(CPU, FLOATS).run(torch.from_numpy(codes))
 
 
 def test_product_that_is_off_by_a_fraction_is_found(monkeypatch) -> None:
@@ -330,8 +354,111 @@ def test_product_that_is_off_by_a_fraction_is_found(monkeypatch) -> None:
         return z + 0.25 * z.sign() if x.dtype == torch.float32 else z
 
     monkeypatch.setattr(execute.F, "conv2d", rough_in_float32)
-    net(torch.from_numpy(codes))
-    assert net.executor(torch.device("cpu")).graph[1].dtype == torch.float64
+    net.executor(CPU, FLOATS).run(torch.from_numpy(codes))
+    assert net.executor(CPU, FLOATS).graph[1].dtype == torch.float64
+
+
+@needs_int8
+@pytest.mark.parametrize("broken", ["wrong", "missing"])
+def test_int8_product_that_is_wrong_or_missing_falls_back_to_float32(monkeypatch, broken: str) -> None:
+    net, codes = conv_network()
+    right = int8.Int8Conv.__call__
+
+    def call(conv: int8.Int8Conv, x: Tensor) -> Tensor:
+        if broken == "missing":
+            raise RuntimeError("could not create a primitive descriptor")
+        z = right(conv, x)
+        return z + (z == z.amax())
+
+    monkeypatch.setattr(int8.Int8Conv, "__call__", call)
+    np.testing.assert_array_equal(net(torch.from_numpy(codes)).numpy(), net.reference(codes))
+    assert {p.op.name: p.route for p in net.executor(CPU).graph}["conv"] == "float32"
+
+
+@needs_int8
+def test_fused_threshold_that_is_wrong_is_found(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    graph = [
+        image_input((2, 5, 5)),
+        ops.Conv2d("conv", ("input",), torch.from_numpy(rng.integers(-7, 8, (3, 2, 3, 3)))),
+        ops.Threshold("spike", ("conv",), torch.tensor([[5], [-4], [0]]), torch.tensor([1, -1, -1])),
+    ]
+    codes = torch.from_numpy(rng.integers(-20, 21, (4, 2, 5, 5)))
+    net, wrong = IntegerNetwork(graph), IntegerNetwork(graph)
+    assert torch.equal(net(codes), torch.from_numpy(net.reference(codes.numpy())))
+    assert net.executor(CPU).graph[1].fused is not None  # it was in use
+    fused = wrong.executor(CPU).graph[1].fused
+    fused.bias = fused.bias + 30
+    assert torch.equal(wrong(codes), net(codes))
+    assert wrong.executor(CPU).graph[1].route == "float32"
+
+
+@needs_int8
+def test_values_are_split_where_pairs_of_products_would_saturate() -> None:
+    # 255 * 127 twice is beyond 32767: all inputs at their largest, all weights at theirs, with both signs.
+    weight = torch.full((4, 6, 3, 3), 127)
+    weight[1], weight[2, ::2], weight[3, :, 1] = -127, -127, -127
+    for low, high, zero_point in ((0, 255, 0), (0, 255, 121), (0, 255, 255), (-127, 127, 0), (-255, 255, 0)):
+        source = ops.Input("input", shape=(6, 4, 4), low=low, high=high, zero_point=zero_point)
+        net = IntegerNetwork([source, ops.Conv2d("conv", ("input",), weight, (1, 1), (1, 1))])
+        codes = torch.stack(
+            [torch.full((6, 4, 4), low), torch.full((6, 4, 4), high), torch.full((6, 4, 4), zero_point)]
+        )
+        codes = torch.cat([codes, torch.randint(low, high + 1, (3, 6, 4, 4))])
+        assert torch.equal(net(codes), torch.from_numpy(net.reference(codes.numpy())))
+        prepared = net.executor(CPU).graph[1]
+        assert prepared.route == "int8"
+        parts = prepared.conv.split(codes - zero_point)
+        signs = torch.tensor([sign for sign, _ in prepared.conv.parts])
+        assert 2 * int(parts.max()) * 127 <= 32767
+        total = (parts.view(6, len(signs), 6, 4, 4).long() * signs.view(1, -1, 1, 1, 1)).sum(1)
+        assert torch.equal(total, codes - zero_point)
+
+
+def test_routes_are_checked() -> None:
+    net, _ = conv_network()
+    with pytest.raises(MaqdError, match=r"unknown routes \['int4'\]; the choices are: int8, float32, float64"):
+        net.executor(CPU, ("int4",))
+    big = IntegerNetwork([image_input((2,), 0, 1), ops.Linear("fc", ("input",), torch.tensor([[2**24, 1]]))])
+    with pytest.raises(MaqdError, match="fc: none of the routes int8, float32 is exact here; allow float64"):
+        big.executor(CPU, ("int8", "float32"))
+
+
+EXACT_UNDER_ISA = """
+import torch
+from maqd_snn import build, fold
+from maqd_snn.integer import IntegerNetwork, ops
+torch.manual_seed(0)
+nets = [
+    fold(build("vgg", input_shape=(3, 12, 12), classes=4, act_states=states, weight_states=weights, plan="16-24-M-40",
+               zero_point=zero))
+    for states, weights, zero in ((2, 3, 121), (4, 255, 0), (256, 255, 255))
+]
+source = ops.Input("input", shape=(8, 6, 6))
+nets.append(IntegerNetwork([source, ops.Conv2d("conv", ("input",), torch.full((5, 8, 3, 3), 127), (1, 1), (1, 1))]))
+for net in nets:
+    codes = torch.randint(0, 256, (5, *net.input.shape))
+    codes[0], codes[1] = 255, 0
+    truth = net.reference_trace(codes.numpy())
+    for name, value in net.trace(codes).items():
+        assert torch.equal(value, torch.from_numpy(truth[name])), name
+    assert torch.equal(net(codes), torch.from_numpy(truth[net.ops[-1].name]))
+    print(*[p.route for p in net.executor(codes.device).graph if p.op.name.startswith("conv")])
+"""
+
+
+@needs_int8
+@pytest.mark.parametrize("isa", ["SSE41", "AVX2", "DEFAULT"])
+def test_executors_agree_on_every_kind_of_processor(isa: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EXACT_UNDER_ISA],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split().count("int8") >= 5, done.stdout
 
 
 def test_check_runs_once_per_op(monkeypatch) -> None:

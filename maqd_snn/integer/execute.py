@@ -1,9 +1,17 @@
-"""The fast executor in torch: integers held in floating point wherever that is proved exact, on any device.
+"""The fast executor in torch: integers held in the smallest type that is proved exact, on any device.
 
 Axis letters: B batch, C channels, H height, W width.
+
+Levels and codes are held as uint8, int8 or int16 where their range fits; sums are held in float32 or float64. A product
+takes the first of its routes that is possible and passes the check against int64:
+
+* `int8`: uint8 levels times int8 weights, on the CPU (`int8.py`);
+* `float32`: where the worst case sum|w| * max|x| stays below 2^24;
+* `float64`: always.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -11,40 +19,116 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maqd_snn.errors import MaqdError
-from maqd_snn.integer import ops
-from maqd_snn.integer.geometry import FLOAT32_EXACT, row
+from maqd_snn.integer import int8, ops
+from maqd_snn.integer.geometry import FLOAT32_EXACT, Range, output_range, output_shape, output_size, row
 from maqd_snn.integer.ops import Op, check_codes
 from maqd_snn.integer.reference import evaluate
 
 Watch = Callable[[Op, Sequence[Tensor], Tensor], None]
+Observe = Callable[[str, Tensor], None]
+
+ROUTES = ("int8", "float32", "float64")
+SMALL = (torch.uint8, torch.int8, torch.int16)
+CHECKED_VALUES = 512
+SLICED_WINDOW = 16  # taps; larger windows are pooled in floating point
+# Types that torch compares; others become int64 first.
+COMPARED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def small_type(low: int, high: int) -> torch.dtype | None:
+    """Return the smallest of uint8, int8 and int16 that holds low..high, or None."""
+    for dtype in SMALL:
+        if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
+            return dtype
+    return None
 
 
 class Prepared:
-    """An op with its tensors on the device, in the number type that holds its worst case exactly."""
+    """An op with its tensors on the device, in the number types that hold its worst case exactly.
 
-    def __init__(self, op: Op, bound: int, input_bounds: Sequence[int], device: torch.device) -> None:
+    Attributes:
+        low, high: the range of the output. input_ranges: those of its inputs.
+        routes: the routes still open to a product, best first; `route` is the one in use.
+        dtype: the floating type of its sums. level_dtype: the type of its levels, None where they stay sums.
+    """
+
+    def __init__(
+        self,
+        op: Op,
+        bound: int,
+        input_bounds: Sequence[int],
+        sources: Sequence["Prepared"],
+        device: torch.device,
+        routes: Collection[str] = ROUTES,
+    ) -> None:
         self.op = op
         self.device = device
+        self.bound = bound
         self.input_bounds = tuple(input_bounds)
+        self.input_ranges: tuple[Range, ...] = tuple((source.low, source.high) for source in sources)
+        self.low: int
+        self.high: int
+        self.low, self.high = output_range(op, self.input_ranges, bound)
         self.checked: set[tuple[int, ...]] = set()
         self.tensors: dict[str, Tensor] = {}
-        self.use(torch.float32 if max(bound, *input_bounds, 0) < FLOAT32_EXACT else torch.float64)
+        self.conv: int8.Int8Conv | None = None
+        self.fused: int8.Int8Conv | None = None
+        self.threshold: ops.Threshold | None = None
+        fits = max(bound, *input_bounds, 0) < FLOAT32_EXACT
+        possible = {"int8": fits and self._takes_int8(), "float32": fits, "float64": True}
+        self.routes = [name for name in ROUTES if name in routes and possible[name]]
+        if not self.routes:
+            raise MaqdError(f"{op.name}: none of the routes {', '.join(routes)} is exact here; allow float64")
+        # What passes on its input (a pool, say) passes on its kind: sums stay floating, whatever their range.
+        sums = any(source.level_dtype is None for source in sources) and not isinstance(op, ops.Threshold)
+        sums |= isinstance(op, ops.Add | ops.Readout | PRODUCTS)
+        self.level_dtype: torch.dtype | None = None if sums else small_type(self.low, self.high)
+        self.use(self.routes[0])
 
-    def use(self, dtype: torch.dtype) -> None:
-        """Hold the op's tensors as `dtype`."""
-        self.dtype = dtype
+    def _takes_int8(self) -> bool:
         op = self.op
-        if isinstance(op, ops.Conv2d | ops.Linear):
-            self.tensors = {"weight": op.weight.to(self.device, dtype)}
+        return (
+            isinstance(op, ops.Conv2d)
+            and small_type(*self.input_ranges[0]) is not None  # sums of such a range are fine, too
+            and int8.supported(op, *self.input_ranges[0], self.device)
+        )
+
+    def use(self, route: str) -> None:
+        """Hold the op's tensors as this route needs them."""
+        self.route = route
+        self.dtype = torch.float64 if route == "float64" else torch.float32
+        self.conv = self.fused = None
+        op = self.op
+        if isinstance(op, PRODUCTS):
+            self.tensors = {"weight": op.weight.to(self.device, self.dtype)}
+            if route == "int8":
+                assert isinstance(op, ops.Conv2d)
+                self.conv = int8.Int8Conv(op, *self.input_ranges[0])
+                if self.threshold is not None:
+                    self.fused = int8.Int8Conv(op, *self.input_ranges[0], self.threshold)
         elif isinstance(op, ops.Threshold):
             # Clipped to one beyond the reachable range, thresholds are exact in `dtype`, and never/always stay so.
-            limit = self.input_bounds[0] + 1
-            oriented = op.thresholds.clamp(-limit, limit) * op.direction[:, None]
-            self.tensors = {"theta": oriented.to(self.device, dtype)}
-            if bool((op.direction < 0).any()):
-                self.tensors["direction"] = op.direction.to(self.device, dtype)
+            theta = clipped(op, self.input_bounds[0]).thresholds
+            falling = op.direction < 0
+            # z <= theta is not z >= theta + 1: a falling channel counts what is not reached.
+            self.tensors = {"theta": (theta + falling[:, None]).to(self.device, self.dtype)}
+            if bool(falling.any()):
+                self.tensors["falling"] = falling.to(self.device)
         elif isinstance(op, ops.Readout):
             self.tensors = {"bias": op.bias.to(self.device)}
+
+    def fuse(self, threshold: ops.Threshold) -> None:
+        """Let the comparison of the threshold op behind this convolution be its last step, where that is exact."""
+        binary = threshold.levels == 1 and threshold.low == 0
+        if isinstance(self.op, ops.Conv2d) and binary and 2 * self.bound + 2 < FLOAT32_EXACT:
+            self.threshold = clipped(threshold, self.bound)
+            self.use(self.route)
+
+
+def clipped(op: ops.Threshold, bound: int) -> ops.Threshold:
+    """Return the op with its thresholds at most one beyond what accumulators can reach."""
+    limit = bound + 1
+    return ops.Threshold(op.name, op.inputs, op.thresholds.clamp(-limit, limit), op.direction, op.low)
 
 
 def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
@@ -54,50 +138,101 @@ def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
         raise MaqdError(
             f"{op.name}: input codes must have shape (batch, {', '.join(map(str, op.shape))}), got {tuple(codes.shape)}"
         )
-    if codes.is_floating_point() or codes.dtype == torch.bool:
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise MaqdError(f"{op.name}: input codes must be an integer tensor, got {codes.dtype}")
-    # As int64 first: torch compares no other unsigned type than uint8, and only differences are sure to fit `dtype`.
-    codes = codes.to(p.device, torch.int64)
-    if codes.numel():
-        check_codes(int(codes.min()), int(codes.max()), op.low, op.high)
-    return (codes - op.zero_point).to(p.dtype)
+    codes = codes.to(p.device)
+    if codes.dtype not in COMPARED:
+        codes = codes.to(torch.int64)
+    limits = torch.iinfo(codes.dtype)
+    if codes.numel() and not (op.low <= limits.min and limits.max <= op.high):
+        smallest, largest = torch.aminmax(codes)
+        check_codes(int(smallest), int(largest), op.low, op.high)
+    # Only differences are sure to fit a small type: int16 holds those of bytes, all others are taken in int64.
+    wide = codes.to(torch.int16 if codes.dtype == torch.uint8 and abs(op.zero_point) < 2**14 else torch.int64)
+    return (wide - op.zero_point).to(p.level_dtype or p.dtype)
 
 
 def _conv2d(p: Prepared, values: Sequence[Tensor]) -> Tensor:
     op = p.op
     assert isinstance(op, ops.Conv2d)
-    return F.conv2d(values[0], p.tensors["weight"], None, op.stride, op.padding, op.dilation, op.groups)
+    if p.conv is not None:
+        return p.conv(values[0])
+    x = values[0].to(p.dtype)
+    return F.conv2d(x, p.tensors["weight"], None, op.stride, op.padding, op.dilation, op.groups)
+
+
+def _linear(p: Prepared, values: Sequence[Tensor]) -> Tensor:
+    return F.linear(values[0].to(p.dtype), p.tensors["weight"])
 
 
 def _threshold(p: Prepared, values: Sequence[Tensor]) -> Tensor:
-    op, z = p.op, values[0]
+    op, z = p.op, values[0].to(p.dtype)
     assert isinstance(op, ops.Threshold)
     per_channel = (-1, *(1,) * (z.ndim - 2))
-    if "direction" in p.tensors:
-        z = z * p.tensors["direction"].view(per_channel)
     first, *rest = (theta.view(per_channel) for theta in p.tensors["theta"].unbind(1))
-    level = (z >= first).to(torch.float32)
+    count = (z >= first).view(torch.uint8)
+    if op.levels > 255:
+        count = count.to(torch.int32)
     for theta in rest:
-        level += z >= theta
-    return level + op.low if op.low else level
+        count += (z >= theta).view(torch.uint8)
+    if "falling" in p.tensors:
+        count = torch.where(p.tensors["falling"].view(per_channel), op.levels - count, count)
+    if p.level_dtype is None:
+        return count.to(p.dtype) + op.low
+    if op.low:
+        return (count.to(torch.int16 if op.levels <= 2**14 else torch.int32) + op.low).to(p.level_dtype)
+    return count.to(p.level_dtype)
+
+
+def _windows(p: Prepared, x: Tensor, fill: int) -> list[Tensor]:
+    """Return the values (B, C, H', W') that each tap of a pool reads."""
+    op = p.op
+    assert isinstance(op, ops.MaxPool2d | ops.SumPool2d)
+    height, width = output_size((x.shape[2], x.shape[3]), op.kernel, op.stride, op.padding)
+    if any(op.padding):
+        pad_h, pad_w = op.padding
+        x = F.pad(x, (pad_w, pad_w, pad_h, pad_h), value=fill)
+    return [
+        x[
+            :,
+            :,
+            dy : dy + (height - 1) * op.stride[0] + 1 : op.stride[0],
+            dx : dx + (width - 1) * op.stride[1] + 1 : op.stride[1],
+        ]
+        for dy in range(op.kernel[0])
+        for dx in range(op.kernel[1])
+    ]
 
 
 def _max_pool(p: Prepared, values: Sequence[Tensor]) -> Tensor:
-    op = p.op
+    op, x = p.op, values[0]
     assert isinstance(op, ops.MaxPool2d)
-    return F.max_pool2d(values[0], op.kernel, op.stride, op.padding)
+    if x.is_floating_point():
+        return F.max_pool2d(x, op.kernel, op.stride, op.padding)
+    # Every window holds at least one value, so that a padding of the smallest possible value never wins.
+    largest, *rest = _windows(p, x, p.low)
+    for read in rest:
+        largest = torch.maximum(largest, read)
+    return largest
 
 
 def _sum_pool(p: Prepared, values: Sequence[Tensor]) -> Tensor:
-    op = p.op
+    op, x = p.op, values[0]
     assert isinstance(op, ops.SumPool2d)
-    return F.avg_pool2d(values[0], op.kernel, op.stride, op.padding, divisor_override=1)
+    if p.level_dtype is None or op.kernel[0] * op.kernel[1] > SLICED_WINDOW:
+        total = F.avg_pool2d(x.to(p.dtype), op.kernel, op.stride, op.padding, divisor_override=1)
+        return total.to(p.level_dtype or p.dtype)
+    first, *rest = _windows(p, x, 0)
+    total = first.to(p.level_dtype, copy=True)
+    for read in rest:
+        total += read
+    return total
 
 
 def _add(p: Prepared, values: Sequence[Tensor]) -> Tensor:
-    total = values[0]
+    total = values[0].to(p.dtype)
     for value in values[1:]:
-        total = total + value
+        total = total + value.to(p.dtype)
     return total
 
 
@@ -105,7 +240,7 @@ TORCH: Mapping[type[Op], Callable[[Prepared, Sequence[Tensor]], Tensor]] = Mappi
     {
         ops.Input: _input,
         ops.Conv2d: _conv2d,
-        ops.Linear: lambda p, values: F.linear(values[0], p.tensors["weight"]),
+        ops.Linear: _linear,
         ops.Threshold: _threshold,
         ops.MaxPool2d: _max_pool,
         ops.SumPool2d: _sum_pool,
@@ -115,62 +250,124 @@ TORCH: Mapping[type[Op], Callable[[Prepared, Sequence[Tensor]], Tensor]] = Mappi
     }
 )
 
-PRODUCTS = (ops.Conv2d, ops.Linear)
+PRODUCTS = ops.Conv2d | ops.Linear
 
 
 class TorchExecutor:
     """Runs a list of ops on one device.
 
-    A product runs in float32 where its worst case, sum|w| * max|x|, stays below 2^24, else in float64. That is exact
-    for any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced precision) is found out
-    by comparing one random sample with int64, once per op and input shape, and answered by float64, then by an error.
+    A float product is exact for any order of summation; an algorithm that is no plain summation (Winograd, FFT, reduced
+    precision, saturation) is found out by comparing a random sample with int64, once per op and input shape, and
+    answered by the op's next route, at last by an error.
+
+    Args:
+        graph: the ops, in order. bounds: the largest magnitude of each op's sums, by name.
+        routes: the routes that products may take, of `ROUTES`.
     """
 
-    def __init__(self, graph: Sequence[Op], bounds: Mapping[str, int], device: torch.device) -> None:
+    def __init__(
+        self, graph: Sequence[Op], bounds: Mapping[str, int], device: torch.device, routes: Collection[str] = ROUTES
+    ) -> None:
         self.device = device
-        self.graph = [Prepared(op, bounds[op.name], [bounds[name] for name in op.inputs], device) for op in graph]
+        unknown = sorted(set(routes) - set(ROUTES))
+        if unknown or not routes:
+            raise MaqdError(f"unknown routes {unknown}; the choices are: {', '.join(ROUTES)}")
+        prepared: dict[str, Prepared] = {}
+        for op in graph:
+            sources = [prepared[name] for name in op.inputs]
+            input_bounds = [bounds[name] for name in op.inputs]
+            prepared[op.name] = Prepared(op, bounds[op.name], input_bounds, sources, device, routes)
+        self.graph = list(prepared.values())
         self.last_use = {name: op.name for op in graph for name in op.inputs}
+        takers = [name for op in graph for name in op.inputs]
+        for op in graph:
+            if isinstance(op, ops.Threshold) and takers.count(op.inputs[0]) == 1:
+                prepared[op.inputs[0]].fuse(op)
 
     @torch.no_grad()
-    def run(self, codes: Tensor, watch: Watch | None = None) -> Tensor:
-        """Return the last op's output; `watch(op, inputs, output)` is called for every op in turn."""
+    def run(
+        self,
+        codes: Tensor,
+        watch: Watch | None = None,
+        observe: Observe | None = None,
+        names: Collection[str] = (),
+    ) -> Tensor:
+        """Return the last op's output.
+
+        `watch(op, inputs, output)` is called for every op in turn. `observe(name, output)` is called for the ops in
+        `names` alone, and then, as without either, a convolution that is not among them may be done together with the
+        threshold op behind it.
+        """
         values: dict[str, Tensor] = {}
         output = codes
         with torch.autocast(self.device.type, enabled=False):
             for p in self.graph:
                 op = p.op
-                inputs = [values[name] for name in op.inputs]
-                output = self._evaluate(p, inputs if op.inputs else [codes])
-                if watch is not None:
-                    watch(op, inputs, output)
-                values[op.name] = output
+                if op.name in values:  # done with the convolution before it
+                    output = values[op.name]
+                else:
+                    inputs = [values[name] for name in op.inputs]
+                    fused = self._fused(p, inputs) if watch is None and op.name not in names else None
+                    if fused is not None and p.threshold is not None:
+                        values[p.threshold.name] = fused
+                    else:
+                        output = self._evaluate(p, inputs if op.inputs else [codes])
+                        values[op.name] = output
+                        if watch is not None:
+                            watch(op, inputs, output)
+                if observe is not None and op.name in names:
+                    observe(op.name, output)
                 for name in op.inputs:
                     if self.last_use[name] == op.name:
                         values.pop(name, None)
         return output
 
+    def _fused(self, p: Prepared, inputs: list[Tensor]) -> Tensor | None:
+        if p.fused is None:
+            return None
+        self._check(p, tuple(inputs[0].shape[1:]))
+        return None if p.fused is None else p.fused(inputs[0])
+
     def _evaluate(self, p: Prepared, inputs: list[Tensor]) -> Tensor:
-        if isinstance(p.op, ops.Input):
-            return TORCH[ops.Input](p, inputs)
         function = row(TORCH, p.op, "torch")
         if isinstance(p.op, PRODUCTS):
             self._check(p, tuple(inputs[0].shape[1:]))
-        return function(p, [value.to(p.dtype) for value in inputs])
+        return function(p, inputs)
 
     def _check(self, p: Prepared, shape: tuple[int, ...]) -> None:
         if shape in p.checked:
             return
         generator = torch.Generator().manual_seed(0)
-        largest = p.input_bounds[0]
-        sample = torch.randint(-largest, largest + 1, (1, *shape), generator=generator)
-        expected = torch.from_numpy(evaluate(p.op, [sample.numpy()])).double()
-        for dtype in dict.fromkeys((p.dtype, torch.float64)):
-            p.use(dtype)
-            got = TORCH[type(p.op)](p, [sample.to(self.device, dtype)])
-            if torch.equal(got.to("cpu", torch.float64), expected):
+        low, high = p.input_ranges[0]
+        size = output_shape(p.op, [shape])
+        samples = max(1, CHECKED_VALUES // math.prod(size))  # many of a small output: one would compare too little
+        sample = torch.randint(low, high + 1, (samples, *shape), generator=generator)
+        expected = evaluate(p.op, [sample.numpy()])
+        levels = None if p.threshold is None else evaluate(p.threshold, [expected])
+        given = sample.to(self.device, small_type(low, high) or torch.float64)
+        while True:
+            if self._agrees(p, given, torch.from_numpy(expected), None if levels is None else torch.from_numpy(levels)):
                 p.checked.add(shape)
                 return
-        raise MaqdError(
-            f"{p.op.name}: this device's {type(p.op).__name__} is not exact on integers, even in float64; "
-            "run the network on the CPU"
-        )
+            del p.routes[0]
+            if not p.routes:
+                raise MaqdError(
+                    f"{p.op.name}: this device's {type(p.op).__name__} is not exact on integers, even in float64; "
+                    "run the network on the CPU"
+                )
+            p.checked.clear()
+            p.use(p.routes[0])
+
+    def _agrees(self, p: Prepared, given: Tensor, expected: Tensor, levels: Tensor | None) -> bool:
+        try:
+            same = torch.equal(TORCH[type(p.op)](p, [given]).to("cpu", torch.float64), expected.double())
+            if same and p.fused is not None and levels is not None:
+                same = torch.equal(p.fused(given).to(torch.int64), levels)
+        except RuntimeError:
+            if p.route != "int8":
+                raise
+            return False  # this processor has no such kernel
+        for conv in (p.conv, p.fused):
+            if conv is not None:
+                conv.packed.clear()  # packed anew for the size of real batches
+        return same

@@ -136,6 +136,39 @@ BOUNDS: Mapping[type[Op], Callable[[Any, Sequence[int]], int]] = MappingProxyTyp
 )
 
 
+Range = tuple[int, int]
+
+
+def _sum_pool_range(op: ops.SumPool2d, ranges: Sequence[Range], bound: int) -> Range:
+    (low, high), area = ranges[0], op.kernel[0] * op.kernel[1]
+    return min(0, low) * area, max(0, high) * area
+
+
+def _symmetric(op: Op, ranges: Sequence[Range], bound: int) -> Range:
+    return -bound, bound
+
+
+# The smallest and largest value of the output.
+RANGES: Mapping[type[Op], Callable[[Any, Sequence[Range], int], Range]] = MappingProxyType(
+    {
+        ops.Input: lambda op, ranges, bound: (op.low - op.zero_point, op.high - op.zero_point),
+        ops.Conv2d: _symmetric,
+        ops.Linear: _symmetric,
+        ops.Threshold: lambda op, ranges, bound: (op.low, op.low + op.levels),
+        ops.MaxPool2d: lambda op, ranges, bound: ranges[0],
+        ops.SumPool2d: _sum_pool_range,
+        ops.Add: _symmetric,
+        ops.Flatten: lambda op, ranges, bound: ranges[0],
+        ops.Readout: _symmetric,
+    }
+)
+
+
+def output_range(op: Op, ranges: Sequence[Range], bound: int) -> Range:
+    """Return (smallest, largest) value of the op's output, for those of its inputs and the op's own bound."""
+    return row(RANGES, op, "range")(op, ranges, bound)
+
+
 def output_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
     """Return the shape of the op's output for those of its inputs; raises MaqdError where they do not fit."""
     return row(SHAPES, op, "shape")(op, shapes)

@@ -4,7 +4,7 @@ Axis letters: B batch, C channels, H height, W width.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import ops
-from maqd_snn.integer.execute import TorchExecutor, Watch
+from maqd_snn.integer.execute import ROUTES, Observe, TorchExecutor, Watch
 from maqd_snn.integer.geometry import Shape, output_bound, output_shape
 from maqd_snn.integer.ops import Op
 from maqd_snn.integer.reference import Array, evaluate
@@ -69,7 +69,7 @@ class IntegerNetwork:
         if unused:
             raise MaqdError(f"the outputs of {', '.join(unused)} are never used; remove these ops")
         self.input: ops.Input = inputs[0]
-        self._executors: dict[torch.device, TorchExecutor] = {}
+        self._executors: dict[tuple[torch.device, tuple[str, ...]], TorchExecutor] = {}
 
     def __repr__(self) -> str:
         lines = [f"  {op.name}: {type(op).__name__} -> {self.shapes[op.name]}" for op in self.ops]
@@ -83,15 +83,22 @@ class IntegerNetwork:
         """
         return self.executor(codes.device).run(codes).to(torch.int64)
 
-    def executor(self, device: torch.device) -> TorchExecutor:
-        """Return the torch executor for this device; it is made once."""
-        if device not in self._executors:
-            self._executors[device] = TorchExecutor(self.ops, self.bounds, device)
-        return self._executors[device]
+    def executor(self, device: torch.device, routes: tuple[str, ...] = ROUTES) -> TorchExecutor:
+        """Return the torch executor for this device, its products kept to some `routes`; it is made once."""
+        if (device, routes) not in self._executors:
+            self._executors[device, routes] = TorchExecutor(self.ops, self.bounds, device, routes)
+        return self._executors[device, routes]
 
     def watch(self, codes: Tensor, function: Watch) -> Tensor:
-        """Run on `codes`, calling `function(op, inputs, output)` for every op in turn, integers held in floats."""
+        """Run on `codes`, calling `function(op, inputs, output)` for every op in turn.
+
+        The tensors hold integers, of a small integer type where they are levels or codes, else of a floating type.
+        """
         return self.executor(codes.device).run(codes, function)
+
+    def observe(self, codes: Tensor, names: Collection[str], function: Observe) -> Tensor:
+        """Run on `codes`, calling `function(name, output)` for the ops in `names`: faster than to watch them all."""
+        return self.executor(codes.device).run(codes, observe=function, names=names)
 
     def trace(self, codes: Tensor) -> dict[str, Tensor]:
         """Return every op's output by name, int64."""
