@@ -15,6 +15,13 @@ class MissingExtraError(MaqdError, ImportError):
         super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'maqd-snn[{extra}]'")
 
 
+class MissingToolError(MissingExtraError):
+    """A program that no extra installs is not on this machine; the message says what to do."""
+
+    def __init__(self, message: str) -> None:
+        MaqdError.__init__(self, message)
+
+
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> MaqdError:
     """Return the error for a failed look-up: it lists the choices, the likeliest one first.
 

@@ -1,7 +1,7 @@
 """A run: one folder that holds a recipe, its training, its integer network, exports and report.
 
 recipe.json  metrics.csv  checkpoint.safetensors  model.safetensors  network.h5
-network.nir  network.onnx  network.qonnx.onnx  report.json  report.html
+network.nir  network.onnx  network.qonnx.onnx  network.c and more (see `EXPORTED`)  report.json  report.html
 """
 
 import json
@@ -25,7 +25,7 @@ from maqd_snn.files import write_text
 from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
-from maqd_snn.neuromorphic import FORMATS, Check, export, verify
+from maqd_snn.neuromorphic import FORMATS, Verification, export, verify
 from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
 from maqd_snn.simulation import SimulationReport, simulate
@@ -42,8 +42,9 @@ RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
 )
 REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
-FILE_OF_FORMAT: Mapping[str, str] = {"nir": "network.nir", "onnx": "network.onnx", "qonnx": "network.qonnx.onnx"}
-RUN_FILES = {RECIPE, METRICS, CHECKPOINT, MODEL, NETWORK, *FILE_OF_FORMAT.values(), REPORT_JSON, REPORT_HTML}
+FILE_OF_FORMAT: Mapping[str, str] = {name: entry.file for name, entry in FORMATS.items()}
+EXPORTED = {file.name for entry in FORMATS.values() for file in entry.files(Path(entry.file))}
+RUN_FILES = {RECIPE, METRICS, CHECKPOINT, MODEL, NETWORK, *EXPORTED, REPORT_JSON, REPORT_HTML}
 
 
 def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -151,7 +152,7 @@ class Exported:
 
     format: str
     file: str | None
-    check: Check | None
+    check: Verification | None
     problem: str = ""
     skipped: bool = False  # the runtime that would verify it is not installed
 
@@ -175,14 +176,14 @@ class Exported:
 def export_run(net: IntegerNetwork, out: Path, codes: Tensor, formats: Iterable[str] | None = None) -> list[Exported]:
     """Export to each format and verify each file on `codes`.
 
-    With formats None every format is tried, and a format that cannot be written (a missing package, an op that it
+    With formats None every usual format is tried, and a format that cannot be written (a missing package, an op that it
     cannot express) is returned as a problem; a format asked for by name raises instead.
     """
     results = []
-    for name in FORMATS if formats is None else formats:
-        target = out / FILE_OF_FORMAT.get(name, f"network.{name}")
+    for name in (name for name, entry in FORMATS.items() if entry.usual) if formats is None else formats:
+        target = out / FILE_OF_FORMAT[name]
         try:
-            export(net, target, name)
+            export(net, target, name, overwrite=True)  # the folder is the run's own
         except MaqdError as error:
             if formats is not None:
                 raise

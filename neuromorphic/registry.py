@@ -11,11 +11,17 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.neuromorphic.check import Check
+from maqd_snn.neuromorphic import c_export
+from maqd_snn.neuromorphic.c_verify import verify_c
+from maqd_snn.neuromorphic.check import Check, Verification, record
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 from maqd_snn.neuromorphic.onnx_export import write_onnx, write_qonnx
 from maqd_snn.neuromorphic.onnx_verify import verify_onnx
+
+
+def _alone(path: Path) -> tuple[Path, ...]:
+    return (path,)
 
 
 @dataclass(frozen=True)
@@ -23,40 +29,88 @@ class Format:
     """An export format.
 
     Attributes:
-        title: one line for lists. suffix: of the files. write: (network, path). extra: the extra that it needs.
+        title: one line for lists. file: its name in the folder of a run. write: (network, path). extra: the extra that
+        it needs, or an empty string. files: path -> all files that `write` writes. usual: whether a run writes it
+        unasked. cannot: what it cannot express, for lists.
     """
 
     title: str
-    suffix: str
+    file: str
     write: Callable[[IntegerNetwork, Path], None]
     extra: str
+    files: Callable[[Path], tuple[Path, ...]] = _alone
+    usual: bool = False
+    cannot: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its files."""
+        return Path(self.file).suffix
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
-        "nir": Format("NIR graph, thermometer form: n binary neurons for n levels", ".nir", write_nir, "nir"),
-        "onnx": Format("ONNX with standard operators only, for onnxruntime", ".onnx", write_onnx, "onnx"),
-        "qonnx": Format("QONNX with Quant nodes, for FINN and hls4ml", ".onnx", write_qonnx, "onnx"),
+        "nir": Format(
+            "NIR graph, thermometer form: n binary neurons for n levels",
+            "network.nir",
+            write_nir,
+            "nir",
+            usual=True,
+            cannot="max-pooling of accumulators, padded max-pooling of signed levels, sums of 2^22 and more",
+        ),
+        "onnx": Format(
+            "ONNX with standard operators only, for onnxruntime",
+            "network.onnx",
+            write_onnx,
+            "onnx",
+            usual=True,
+            cannot="convolutions whose sums reach 2^24",
+        ),
+        "qonnx": Format(
+            "QONNX with Quant nodes, for FINN and hls4ml",
+            "network.qonnx.onnx",
+            write_qonnx,
+            "onnx",
+            usual=True,
+            cannot="sums of 2^24 and more",
+        ),
+        "c": Format(
+            "C99 source, header and host test program, for microcontrollers",
+            "network.c",
+            c_export.write_c,
+            "",
+            c_export.paths,
+            usual=True,
+            cannot="layers of 2^31 values, images wider than 65,535",
+        ),
     }
 )
 
-# By suffix: (path, codes (B, *input shape), expected scores (B, classes), network) -> Check.
-VERIFIERS: Mapping[str, Callable[[Path, NDArray[np.int64], NDArray[np.int64], IntegerNetwork], Check]] = (
-    MappingProxyType({".nir": verify_nir, ".onnx": verify_onnx})
+Verifier = Callable[[Path, NDArray[np.int64], NDArray[np.int64], IntegerNetwork], list[Check]]
+
+# By suffix: (path, codes (B, *input shape), expected scores (B, classes), network) -> one Check for each runtime.
+VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
+    {
+        ".nir": lambda *given: [verify_nir(*given)],
+        ".onnx": lambda *given: [verify_onnx(*given)],
+        ".c": verify_c,
+    }
 )
 
 
-def export(net: IntegerNetwork, path: str | Path, format: str | None = None) -> None:
+def export(net: IntegerNetwork, path: str | Path, format: str | None = None, overwrite: bool = False) -> None:
     """Write the integer network to `path` in one of `FORMATS`, atomically.
 
     Args:
         net: the integer network.
-        path: the file to write.
+        path: the file to write; some formats put further files beside it.
         format: a name of `FORMATS`; None takes the one that has the suffix of `path` (`.onnx`: standard operators).
+        overwrite: replace files that exist.
 
     Raises:
         MaqdError: an unknown format (the choices are listed); an op that the format cannot express (op, format and what
-            to do are named); an unwritable path. MissingExtraError: the format's package is not installed.
+            to do are named); a file that exists; an unwritable path. MissingExtraError: the format's package is not
+            installed.
     """
     target = Path(path)
     if format is None:
@@ -66,27 +120,35 @@ def export(net: IntegerNetwork, path: str | Path, format: str | None = None) -> 
         format = names[0]
     if format not in FORMATS:
         raise unknown_name("export format", format, FORMATS)
+    for file in FORMATS[format].files(target):
+        if file.is_file() and not overwrite:
+            raise MaqdError(f"{str(file)!r} exists; remove it, give another name, or pass overwrite")
     FORMATS[format].write(net, target)
 
 
-def verify(path: str | Path, net: IntegerNetwork, codes: Tensor) -> Check:
-    """Read the exported file back, run it in a foreign runtime, and compare every class score with the network's.
+def verify(path: str | Path, net: IntegerNetwork, codes: Tensor) -> Verification:
+    """Read the exported file back, run it in every runtime there is, and compare every class score with the network's.
 
     Args:
         path: a file that `export` wrote.
         net: the network that it should be.
         codes: integer input codes (B, *input shape), at least one sample.
 
+    Returns:
+        The record: `ok` and `mismatches` over all runtimes, and one `Check` for each, also for those that did not run.
+
     Raises:
         MaqdError: no such file, an unknown suffix, a damaged or foreign file, no samples.
-            MissingExtraError: the runtime is not installed.
+            MissingExtraError: no runtime is installed.
     """
     source = Path(path)
     if source.suffix not in VERIFIERS:
-        raise MaqdError(f"cannot verify {str(source)!r}; expected a file ending in {' or '.join(VERIFIERS)}")
+        *others, last = VERIFIERS
+        raise MaqdError(f"cannot verify {str(source)!r}; expected a file ending in {', '.join(others)} or {last}")
     if not source.is_file():
         raise MaqdError(f"there is no exported file {str(source)!r}; write it with maqd_snn.export first")
     if len(codes) == 0:
         raise MaqdError("verification needs at least one sample, got none")
     expected = net(codes).cpu().numpy()
-    return VERIFIERS[source.suffix](source, codes.cpu().numpy().astype(np.int64), expected, net)
+    numbers = codes.cpu().numpy().astype(np.int64)
+    return record(source, net, numbers, VERIFIERS[source.suffix](source, numbers, expected, net))

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 import maqd_snn
 from maqd_snn.cli import main, make_parser
-from maqd_snn.runs import FILE_OF_FORMAT
+from maqd_snn.neuromorphic import FORMATS
 
 OPTIONS = ["--plan", "8-M-16-M", "--epochs", "2", "--batch-size", "64", "--quiet"]
 ARTEFACTS = {
@@ -18,7 +19,7 @@ ARTEFACTS = {
     "network.h5",
     "report.json",
     "report.html",
-    *FILE_OF_FORMAT.values(),
+    *(file.name for entry in FORMATS.values() if entry.usual for file in entry.files(Path(entry.file))),
 }
 
 
@@ -52,7 +53,7 @@ def test_run_leaves_every_artefact_and_tells_the_figures(finished, tmp_path, cap
     assert report["schema"] == 1
     assert report["simulation"]["samples"] == 360
     assert report["provenance"]["fold_check"]["mismatches"] == 0
-    assert [entry["format"] for entry in report["exports"]] == ["nir", "onnx", "qonnx"]
+    assert [entry["format"] for entry in report["exports"]] == ["nir", "onnx", "qonnx", "c"]
     for entry in report["exports"]:
         assert entry["check"]["ok"], entry
         assert entry["check"]["scores"] == 200
@@ -83,6 +84,10 @@ def test_parts_of_the_main_job(run, tmp_path, capsys):
     (run / "network.nir").unlink()
     (run / "report.html").unlink()
     assert main(["export", str(run), "--format", "nir"]) == 0
+    capsys.readouterr()
+    fails(capsys, ["export", run, "--format", "nir"], "network.nir' exists; remove it, give another name")
+    assert main(["export", str(run), "--format", "nir", "--overwrite"]) == 0
+    assert main(["verify", str(run / "network.c"), "--samples", "5"]) == 0
     assert main(["verify", str(run / "network.nir"), "--samples", "5", "--json", str(result)]) == 0
     check = json.loads(result.read_text())
     assert (check["ok"], check["samples"], check["mismatches"]) == (True, 5, 0)
@@ -208,7 +213,7 @@ def test_a_run_that_never_began_is_no_run(tmp_path):
 
 def test_missing_extra_is_named(run, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    fails(capsys, ["export", run, "--format", "onnx"], "'onnx'", "pip install 'maqd-snn[onnx]'")
+    fails(capsys, ["export", run, "--format", "onnx", "--overwrite"], "'onnx'", "pip install 'maqd-snn[onnx]'")
 
 
 @pytest.mark.parametrize("command", ["", "run", "train", "eval", "report", "export", "verify"])

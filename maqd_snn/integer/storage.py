@@ -10,6 +10,8 @@ Layout, without attributes or data of variable length: reading such texts from a
 `/tensors/<index of the op>/<field>`, int64: the fields that are tensors, each in one chunk, shuffled and deflated.
 """
 
+import hashlib
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,26 @@ def _write(net: IntegerNetwork, path: Path) -> None:
                     entry[name] = value
             graph.append(entry)
         write_manifest(file, FORMAT, VERSION, {"provenance": net.provenance, "ops": graph})
+
+
+def fingerprint(net: IntegerNetwork) -> str:
+    """Return the sha256 of what the network computes: its ops with all their fields, not its provenance.
+
+    >>> from maqd_snn.integer import ops
+    >>> ready = ops.Input("input", shape=(2,))
+    >>> nets = [IntegerNetwork([ready, ops.Readout("r", ("input",), bias=torch.tensor([0, k]))]) for k in (0, 0, 1)]
+    >>> [fingerprint(net) == fingerprint(nets[0]) for net in nets]
+    [True, True, False]
+    """
+    digest = hashlib.sha256()
+    for op in net.ops:
+        values = {name: getattr(op, name) for name in _fields(type(op))}
+        plain = {key: list(value.shape) if isinstance(value, Tensor) else value for key, value in values.items()}
+        digest.update(json.dumps([type(op).__name__, op.name, op.inputs, plain], sort_keys=True).encode())
+        for value in values.values():
+            if isinstance(value, Tensor):
+                digest.update(value.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _fields(kind: type[Op]) -> list[str]:
