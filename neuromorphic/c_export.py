@@ -836,8 +836,8 @@ int {name}_events(const {name}_code codes[{upper}_INPUTS], {name}_score scores[{
 def _c_text(text: str) -> str:
     """Return `text` as the inside of a C string: everything but plain characters as octal bytes.
 
-    >>> _c_text('a"b')
-    'a\\042b'
+    >>> print(_c_text('a"b'))
+    a\\042b
     """
     return "".join(
         chr(byte) if chr(byte).isalnum() or chr(byte) in "_.-" else f"\\{byte:03o}" for byte in text.encode()
