@@ -3,7 +3,7 @@
 Axis letters: B batch, C input channels, O output channels, H height, W width, P = H*W positions.
 
 The fan-out of a position is the same for all its channels and separable in height and width, so counting needs one pass
-over the spikes and no second convolution.
+over the spikes (`tallies.py`), shared by the op that emits them and all that take them, and no second convolution.
 """
 
 import math
@@ -13,13 +13,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.integer.geometry import FLOAT32_EXACT, Shape, row
+from maqd_snn.integer.geometry import Shape, row
 from maqd_snn.integer.ops import Op, Pair
+from maqd_snn.tallies import Tally, Zones, alike
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ class Counts:
 
 COUNT_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Counts))
 
-# What depends on the data: name -> (B,) int64. What does not: name -> the number for every sample.
-PerSample = dict[str, Tensor]
+Array = NDArray[np.int64]
+
+# What depends on the data: name -> (B,). What does not: name -> the number for every sample.
+PerSample = dict[str, Array]
 Fixed = dict[str, int]
 
 
@@ -145,7 +147,7 @@ def flowing_values(net: IntegerNetwork) -> dict[str, Values]:
     return flow
 
 
-def tap_map(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> NDArray[np.int64]:
+def tap_map(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Array:
     """Return V (kernel, size): V[t, y] = 1 where some output reads input position y through tap t, else 0.
 
     >>> tap_map(5, 3, kernel=3, stride=2, padding=1, dilation=1).sum(0).tolist()
@@ -161,12 +163,13 @@ def tap_map(size: int, out: int, kernel: int, stride: int, padding: int, dilatio
 
 @dataclass(frozen=True)
 class Layer:
-    """An op in its place: what is known before the first sample. Fan-out maps are kept on the CPU.
+    """An op in its place: what is known before the first sample.
 
     Attributes:
         op: the op. inputs: what arrives, one entry per input. in_shapes, out_shape: without the batch axis.
         bound: largest magnitude of the op's sums. fan_out: (P,) connections or windows of each input position.
         effective: (C, P) connections of nonzero weight, for products. connections: all connections of the layer.
+        positions: (Z,) one position of each zone of its first input, see `tallies.py`.
     """
 
     op: Op
@@ -174,9 +177,10 @@ class Layer:
     in_shapes: tuple[Shape, ...]
     out_shape: Shape
     bound: int
-    fan_out: Tensor = field(repr=False)
-    effective: Tensor = field(repr=False)
+    fan_out: Array = field(repr=False)
+    effective: Array = field(repr=False)
     connections: int
+    positions: Array = field(repr=False)
 
     @property
     def spiking(self) -> bool:
@@ -198,39 +202,75 @@ class Layer:
         return max(1, (states - 1).bit_length())
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A value that counting looks at: its zones, and its range where it consists of levels."""
+
+    zones: Zones
+    levels: tuple[int, int] | None
+
+
+def counted_values(net: IntegerNetwork) -> dict[str, Counted]:
+    """Return what must be tallied, by the name of the op that gives it: all that the rules of `COUNTS` ask for."""
+    flow = flowing_values(net)
+    asked: dict[str, list[Op]] = {}
+    for op in net.ops:
+        if isinstance(op, ops.Threshold):
+            asked.setdefault(op.name, [])
+        product = isinstance(op, ops.Conv2d | ops.Linear)
+        if isinstance(op, ops.MaxPool2d | ops.SumPool2d | ops.Add) or (product and flow[op.inputs[0]].spiking):
+            for name in op.inputs:
+                asked.setdefault(name, []).append(op)
+    return {
+        name: Counted(_zones(net, name, takers), (flow[name].low, flow[name].high) if flow[name].spiking else None)
+        for name, takers in asked.items()
+    }
+
+
+def _zones(net: IntegerNetwork, name: str, takers: Sequence[Op]) -> Zones:
+    shape = net.shapes[name]
+    if len(shape) == 1:
+        return Zones((np.zeros(1, np.int64),), (np.zeros(1, np.int64),))
+    windows = [op for op in takers if not isinstance(op, ops.Add)]
+    maps = [_taps(op, shape, net.shapes[op.name]) for op in windows]
+    return Zones(alike([rows for rows, _ in maps], shape[1]), alike([columns for _, columns in maps], shape[2]))
+
+
 def layers_of(net: IntegerNetwork) -> list[Layer]:
     """Return every op of the network in its place, in order."""
-    flow = flowing_values(net)
-    return [_layer(net, op, tuple(flow[name] for name in op.inputs)) for op in net.ops]
+    flow, counted = flowing_values(net), counted_values(net)
+    return [_layer(net, op, tuple(flow[name] for name in op.inputs), counted) for op in net.ops]
 
 
-def _layer(net: IntegerNetwork, op: Op, inputs: tuple[Values, ...]) -> Layer:
+def _layer(net: IntegerNetwork, op: Op, inputs: tuple[Values, ...], counted: Mapping[str, Counted]) -> Layer:
     in_shapes = tuple(net.shapes[name] for name in op.inputs)
     out_shape = net.shapes[op.name]
-    fan_out = effective = torch.zeros(0, dtype=torch.int64)
+    fan_out = effective = np.zeros(0, np.int64)
     connections = 0
     if isinstance(op, ops.Conv2d):
-        group_out, kernel = op.weight.shape[0] // op.groups, (op.weight.shape[2], op.weight.shape[3])
-        rows, columns = _taps(in_shapes[0], out_shape, kernel, op.stride, op.padding, op.dilation)
-        fan_out = torch.from_numpy(np.outer(rows.sum(0), columns.sum(0)).ravel() * group_out)
+        group_out = op.weight.shape[0] // op.groups
+        rows, columns = _taps(op, in_shapes[0], out_shape)
+        fan_out = np.outer(rows.sum(0), columns.sum(0)).ravel() * group_out
         # Nonzero weights that leave input channel c through each tap, (C, kh, kw).
         used = (op.weight.view(op.groups, group_out, *op.weight.shape[1:]) != 0).sum(1).flatten(0, 1).numpy()
         by_row = np.tensordot(used, columns, axes=(2, 0))  # (C, kh, W)
-        effective = torch.from_numpy(np.matmul(rows.T, by_row)).flatten(1)  # (C, P)
+        effective = np.matmul(rows.T, by_row).reshape(len(used), -1)  # (C, P)
         connections = int(fan_out.sum()) * in_shapes[0][0]
     elif isinstance(op, ops.Linear):
-        fan_out = torch.tensor([op.weight.shape[0]])
-        effective = (op.weight != 0).sum(0)[:, None]
+        fan_out = np.array([op.weight.shape[0]], np.int64)
+        effective = (op.weight != 0).sum(0)[:, None].numpy()
         connections = op.weight.numel()
     elif isinstance(op, ops.SumPool2d | ops.MaxPool2d):
-        rows, columns = _taps(in_shapes[0], out_shape, op.kernel, op.stride, op.padding, (1, 1))
-        fan_out = torch.from_numpy(np.outer(rows.sum(0), columns.sum(0)).ravel())
-    return Layer(op, inputs, in_shapes, out_shape, net.bounds[op.name], fan_out, effective, connections)
+        rows, columns = _taps(op, in_shapes[0], out_shape)
+        fan_out = np.outer(rows.sum(0), columns.sum(0)).ravel()
+    entry = counted.get(op.inputs[0]) if op.inputs else None
+    positions = np.zeros(0, np.int64) if entry is None else entry.zones.representatives
+    return Layer(op, inputs, in_shapes, out_shape, net.bounds[op.name], fan_out, effective, connections, positions)
 
 
-def _taps(
-    in_shape: Shape, out_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _taps(op: Op, in_shape: Shape, out_shape: Shape) -> tuple[Array, Array]:
+    """Return the tap maps of an op with windows: (kh, H) and (kw, W). A row for each such op."""
+    kernel, stride, padding, dilation = row(WINDOWS, op, "window")(op)
     rows, columns = (
         tap_map(in_shape[1 + axis], out_shape[1 + axis], kernel[axis], stride[axis], padding[axis], dilation[axis])
         for axis in (0, 1)
@@ -238,34 +278,14 @@ def _taps(
     return rows, columns
 
 
-def _per_position(values: Tensor) -> Tensor:
-    """Sum integers held in floating point (B, C, H, W) or (B, C) over the channels: (B, P) int64, exactly."""
-    summed = values.sum(1, dtype=torch.float64) if values.ndim == 4 else values
-    flat = summed.flatten(1).to("cpu", torch.int64)
-    return flat if values.ndim == 4 else flat.sum(1, keepdim=True)
-
-
-def _times_fan_out(values: Tensor, layer: Layer) -> Tensor:
-    return (_per_position(values) * layer.fan_out).sum(1)
-
-
-def _effective(active: Tensor, layer: Layer) -> Tensor:
-    """Sum over active values (B, C, H, W) or (B, C) of their connections of nonzero weight: (B,) int64."""
-    weighted = active.flatten(2) if active.ndim == 4 else active.unsqueeze(2)  # (B, C, P)
-    # Exact in float32 per channel where its largest sum is below 2^24; channels are then added as integers.
-    exact = int(layer.effective.sum(1).max()) < FLOAT32_EXACT
-    dtype = torch.float32 if exact else torch.float64
-    maps = layer.effective.to(active.device, dtype)
-    per_channel = torch.einsum("bcp,cp->bc", weighted.to(dtype), maps)
-    return per_channel.to("cpu", torch.int64).sum(1)
-
-
-def _popcount(levels: Tensor, largest: int) -> Tensor:
-    magnitude = levels.abs().to(torch.int64)
-    count = torch.zeros_like(magnitude)
-    for bit in range(largest.bit_length()):
-        count += (magnitude >> bit) & 1
-    return count.to(torch.float32)
+# Kernel, stride, padding and dilation.
+WINDOWS: Mapping[type[Op], Callable[[Any], tuple[Pair, Pair, Pair, Pair]]] = MappingProxyType(
+    {
+        ops.Conv2d: lambda op: ((op.weight.shape[2], op.weight.shape[3]), op.stride, op.padding, op.dilation),
+        ops.MaxPool2d: lambda op: (op.kernel, op.stride, op.padding, (1, 1)),
+        ops.SumPool2d: lambda op: (op.kernel, op.stride, op.padding, (1, 1)),
+    }
+)
 
 
 def _whole_bytes(bits: int) -> int:
@@ -283,29 +303,27 @@ def _message_bytes(layer: Layer) -> int:
     return _whole_bytes((sources - 1).bit_length() + payload)
 
 
-def _product(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+def _product(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
     if not layer.spiking:
         return {}
-    values, x = layer.inputs[0], inputs[0]
-    active = (x != 0).to(torch.float32)
-    events = _per_position(active).sum(1)
-    synops = _times_fan_out(active, layer)
-    binary = values.largest == 1
-    units = synops if binary else _times_fan_out(x.abs(), layer)
-    serial = synops if binary else _times_fan_out(_popcount(x, values.largest), layer)
+    taken = inputs[0]
+    assert taken.units is not None
+    assert taken.serial is not None
+    fan_out = layer.fan_out[layer.positions]
+    per_zone = taken.active.sum(1)
     return _with_traffic(
         layer,
         {
-            "events": events,
-            "synops": synops,
-            "effective_synops": _effective(active, layer),
-            "unit_spike_acs": units,
-            "bit_serial_adds": serial,
+            "events": per_zone.sum(1),
+            "synops": per_zone @ fan_out,
+            "effective_synops": np.einsum("bcz,cz->b", taken.active, layer.effective[:, layer.positions]),
+            "unit_spike_acs": taken.units @ fan_out,
+            "bit_serial_adds": taken.serial @ fan_out,
         },
     )
 
 
-Count = TypeVar("Count", Tensor, int)
+Count = TypeVar("Count", Array, int)
 
 
 def _with_traffic(layer: Layer, counts: dict[str, Count]) -> dict[str, Count]:
@@ -320,31 +338,30 @@ def _with_traffic(layer: Layer, counts: dict[str, Count]) -> dict[str, Count]:
     }
 
 
-def _threshold(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    return {
-        "spikes": _per_position((output != 0).to(torch.float32)).sum(1),
-        "unit_spikes": _per_position(output.abs()).sum(1),
-    }
+def _threshold(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
+    assert output is not None
+    assert output.units is not None
+    return {"spikes": output.active.sum((1, 2)), "unit_spikes": output.units.sum(1)}
 
 
-def _pool(count: str) -> Callable[[Layer, Sequence[Tensor], Tensor], PerSample]:
-    def rule(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-        return {count: _times_fan_out((inputs[0] != 0).to(torch.float32), layer)}
+def _pool(count: str) -> Callable[[Layer, Sequence[Tally], Tally | None], PerSample]:
+    def rule(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
+        return {count: inputs[0].active.sum(1) @ layer.fan_out[layer.positions]}
 
     return rule
 
 
-def _add(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    terms = [_per_position((value != 0).to(torch.float32)).sum(1) for value in inputs]
-    return {"adds": torch.stack(terms).sum(0)}
+def _add(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
+    terms: Array = np.sum([value.active.sum((1, 2)) for value in inputs], axis=0)
+    return {"adds": terms}
 
 
-def _nothing(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
+def _nothing(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
     return {}
 
 
 # What depends on the data.
-COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tensor], Tensor], PerSample]] = MappingProxyType(
+COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tally], Tally | None], PerSample]] = MappingProxyType(
     {
         ops.Input: _nothing,
         ops.Conv2d: _product,
@@ -359,9 +376,16 @@ COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tensor], Tensor], PerSample]
 )
 
 
-def count(layer: Layer, inputs: Sequence[Tensor], output: Tensor) -> PerSample:
-    """Return what the data decide of the counts of one op for a batch, by the names of `Counts`."""
-    return row(COUNTS, layer.op, "counting")(layer, inputs, output)
+def count(layer: Layer, tallies: Mapping[str, Tally]) -> PerSample:
+    """Return what the data decide of the counts of one op for a batch, by the names of `Counts`.
+
+    Args:
+        layer: of `layers_of`.
+        tallies: of the values that `counted_values` names.
+    """
+    op = layer.op
+    inputs = [tallies[name] for name in op.inputs if name in tallies]
+    return row(COUNTS, op, "counting")(layer, inputs, tallies.get(op.name))
 
 
 def _fixed_product(layer: Layer) -> Fixed:

@@ -14,12 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maqd_snn.counting import COUNT_NAMES, COUNTS, Counts, Layer, PerSample, ceilings, count, fixed_counts, layers_of
+from maqd_snn.counting import (
+    COUNT_NAMES,
+    COUNTS,
+    Counts,
+    Layer,
+    PerSample,
+    ceilings,
+    count,
+    counted_values,
+    fixed_counts,
+    layers_of,
+)
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import row
-from maqd_snn.integer.ops import Op
 from maqd_snn.streaming import Spread, Statistics, constant
+from maqd_snn.tallies import Tally, tally
 
 Array = NDArray[np.int64]
 
@@ -131,7 +142,7 @@ class SimulationReport:
         return json.dumps(self.to_dict(), indent=1)
 
 
-class _Tally:
+class _Record:
     """All counts of a network over a stream of samples: one row per (op, count) that the data decide, then the totals.
 
     Attributes:
@@ -165,7 +176,7 @@ class _Tally:
         before = self.statistics.samples
         values = np.zeros((len(self.of_layers), size), np.int64)
         for index, (op, name) in enumerate(self.of_layers):
-            values[index] = counts[op][name].numpy()
+            values[index] = counts[op][name]
         offset = np.array([[self.fixed_total[name]] for name in self.total_names], np.int64)
         totals = self.adds_up @ values + offset if self.total_names else np.zeros((0, size), np.int64)
         everything = np.concatenate([values, totals])
@@ -251,13 +262,13 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
     if isinstance(batches, Tensor):
         raise MaqdError("simulate takes an iterable of batches, got one tensor; put it into a list: [codes]")
     layers = layers_of(net)
-    by_name = {layer.op.name: layer for layer in layers}
     for layer in layers:
         row(COUNTS, layer.op, "counting")  # an op without a rule is refused before the first batch
-    tally = _Tally(layers)
+    record = _Record(layers)
+    counted = counted_values(net)
     thresholds = [layer.op for layer in layers if isinstance(layer.op, ops.Threshold)]
-    histograms = {op.name: torch.zeros(op.levels + 1, dtype=torch.int64) for op in thresholds}
-    channels = {op.name: torch.zeros(len(op.thresholds), dtype=torch.int64) for op in thresholds}
+    histograms = {op.name: np.zeros(op.levels + 1, np.int64) for op in thresholds}
+    channels = {op.name: np.zeros(len(op.thresholds), np.int64) for op in thresholds}
     confusion: Tensor | None = None
     samples = labelled = 0
 
@@ -266,42 +277,42 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         size = len(codes)
         if size == 0:
             continue
-        in_batch: dict[str, PerSample] = {}
+        tallies: dict[str, Tally] = {}
 
-        def observe(
-            op: Op, inputs: Sequence[Tensor], output: Tensor, in_batch: dict[str, PerSample] = in_batch
-        ) -> None:
-            in_batch[op.name] = count(by_name[op.name], inputs, output)
-            if isinstance(op, ops.Threshold):
-                level = (output - op.low).flatten().to("cpu", torch.int64)
-                histograms[op.name] += torch.bincount(level, minlength=op.levels + 1)
-                channels[op.name] += (output != 0).transpose(0, 1).flatten(1).sum(1).cpu()
+        def observe(name: str, value: Tensor, tallies: dict[str, Tally] = tallies) -> None:
+            tallies[name] = tally(value, counted[name].zones, counted[name].levels)
 
-        scores = net.watch(codes, observe)
+        scores = net.observe(codes, counted, observe)
+        for op in thresholds:
+            found = tallies[op.name]
+            assert found.histogram is not None
+            histograms[op.name] += found.histogram
+            channels[op.name] += found.active.sum((0, 2))
         if labels is not None:
             labelled += size
             confusion = _confuse(confusion, scores, labels)
-        tally.add(in_batch, size, labels, scores.shape[-1])
+        in_batch = {layer.op.name: count(layer, tallies) for layer in layers}
+        record.add(in_batch, size, labels, scores.shape[-1])
         samples += size
-    if tally.worst is None:
+    if record.worst is None:
         raise MaqdError("simulate got no samples; give at least one batch of codes")
     if labelled not in (0, samples):
         raise MaqdError(f"simulate got labels for {labelled} of {samples} samples; give them with all batches or none")
     return SimulationReport(
         samples=samples,
         layers=tuple(
-            _layer_report(layer, tally, histograms.get(layer.op.name), channels.get(layer.op.name))
+            _layer_report(layer, record, histograms.get(layer.op.name), channels.get(layer.op.name))
             for layer in layers
             if not isinstance(layer.op, ops.Input)
         ),
         total=TotalReport(
-            **tally.sums(None),
-            class_synops=tally.by_label(None, "synops"),
-            class_spikes=tally.by_label(None, "spikes"),
-            per_sample=tally.spreads(None),
+            **record.sums(None),
+            class_synops=record.by_label(None, "synops"),
+            class_spikes=record.by_label(None, "spikes"),
+            per_sample=record.spreads(None),
         ),
-        worst_sample=tally.worst,
-        class_samples=() if tally.class_samples is None else tuple(tally.class_samples.tolist()),
+        worst_sample=record.worst,
+        class_samples=() if record.class_samples is None else tuple(record.class_samples.tolist()),
         accuracy=None if confusion is None else int(confusion.diagonal().sum()) / samples,
         confusion=None if confusion is None else tuple(tuple(line) for line in confusion.tolist()),
     )
@@ -331,16 +342,16 @@ def _confuse(confusion: Tensor | None, scores: Tensor, labels: Tensor) -> Tensor
     return table if confusion is None else confusion + table
 
 
-def _layer_report(layer: Layer, tally: _Tally, histogram: Tensor | None, channels: Tensor | None) -> LayerReport:
+def _layer_report(layer: Layer, record: _Record, histogram: Array | None, channels: Array | None) -> LayerReport:
     op, weight = layer.op, layer.weight
     threshold = op if isinstance(op, ops.Threshold) else None
     pool = op if isinstance(op, ops.MaxPool2d | ops.SumPool2d) else None
     conv = op if isinstance(op, ops.Conv2d) else None
     height, width = (1, 1) if conv is None else conv.weight.shape[2:]
     return LayerReport(
-        **tally.sums(op.name),
-        class_synops=tally.by_label(op.name, "synops"),
-        class_spikes=tally.by_label(op.name, "spikes"),
+        **record.sums(op.name),
+        class_synops=record.by_label(op.name, "synops"),
+        class_spikes=record.by_label(op.name, "spikes"),
         name=op.name,
         op=type(op).__name__,
         spiking=layer.spiking,
@@ -361,5 +372,5 @@ def _layer_report(layer: Layer, tally: _Tally, histogram: Tensor | None, channel
         neurons=0 if threshold is None else math.prod(layer.out_shape),
         histogram=() if histogram is None else tuple(histogram.tolist()),
         channel_spikes=() if channels is None else tuple(channels.tolist()),
-        per_sample=tally.spreads(op.name),
+        per_sample=record.spreads(op.name),
     )
