@@ -169,7 +169,7 @@ def _over_processes(
     What is summed is the number of samples, and per sample the sums of the values and of their squares.
     """
     mine = torch.cat([mean.new_full((1,), batch), batch * mean, batch * second_moment])
-    count, sums, squares = sum_over_processes(mine).split([1, mean.numel(), second_moment.numel()])
+    count, sums, squares = torch.split(sum_over_processes(mine), [1, mean.numel(), second_moment.numel()])
     return count.detach().round().long().view(()), sums / count, squares / count
 
 
