@@ -1,20 +1,32 @@
 """The command line. Each command is a thin shell over the library; wrong input is one sentence and exit code 2."""
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from maqd_snn._version import __version__
-from maqd_snn.commands.common import Options
-from maqd_snn.commands.table import COMMANDS
 from maqd_snn.errors import MaqdError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    """Run the command line and return the exit code.
+
+    0 done, 1 a check failed, 2 wrong input, 130 interrupted, 143 asked to end by SIGTERM while training.
+    """
+    with _leaving_at_once():
+        # Importing torch takes a second; an exception within it, Ctrl-C's too, may come out as another one.
+        from maqd_snn.commands.table import COMMANDS
+        from maqd_snn.training.stop import Stopped
+        from maqd_snn.training.team import writes
     parser = make_parser()
     options = parser.parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)  # for processes that do the same
     if options.command is None:
         parser.print_help()
         return 0
@@ -22,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_json(options)
         code: int = COMMANDS[options.command].run(options)
     except MaqdError as error:
-        print(f"maqd {options.command}: {error}", file=sys.stderr)
+        if writes():  # of several processes one speaks
+            print(f"maqd {options.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename!r}: " if error.filename else ""
@@ -30,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"maqd {options.command}: {where}{error.strerror or error}; check the path and its rights", file=sys.stderr
         )
         return 2
+    except Stopped as stopped:
+        if writes():
+            print(f"maqd {options.command}: {stopped}; continue with --resume", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         training = "recipe" in options
         print(f"maqd {options.command}: interrupted" + "; continue with --resume" * training, file=sys.stderr)
@@ -37,7 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _check_json(options: Options) -> None:
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without a word from Python; nothing is open yet that could be left half done."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"maqd: interrupted\n")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_json(options: argparse.Namespace) -> None:
     # Before the work, not after it.
     target: Path | None = getattr(options, "json", None)
     if target is not None and (target.is_dir() or not target.parent.is_dir()):
@@ -46,6 +81,8 @@ def _check_json(options: Options) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    from maqd_snn.commands.table import COMMANDS
+
     parser = argparse.ArgumentParser(
         prog="maqd",
         description="Train single-step spiking networks, fold them into integers exactly, count, price, export.",

@@ -1,6 +1,7 @@
 """Atomic writing: a file either has its whole new content or keeps the old one."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Remove what a process that was killed while it wrote has left in `folder`; no other may be writing there."""
+    for path in Path(folder).iterdir():
+        if re.fullmatch(r"\.[0-9a-f]{16}\.tmp(\..*)?", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

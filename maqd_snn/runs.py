@@ -1,12 +1,13 @@
 """A run: one folder that holds a recipe, its training, its integer network, exports and report.
 
-recipe.json  metrics.csv  checkpoint.safetensors  model.safetensors  network.h5
+recipe.json  metrics.csv  layers.csv  checkpoint.safetensors (and .previous)  model.safetensors  network.h5
 network.nir  network.onnx  network.qonnx.onnx  network.c and more (see `EXPORTED`)  report.json  report.html
 """
 
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from maqd_snn._version import __version__
 from maqd_snn.baselines import baselines, break_even
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError, MissingExtraError
-from maqd_snn.files import write_text
+from maqd_snn.files import remove_temporaries, write_text
 from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
@@ -29,9 +30,10 @@ from maqd_snn.neuromorphic import FORMATS, Verification, export, verify
 from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
 from maqd_snn.simulation import SimulationReport, simulate
-from maqd_snn.training import Fit, Recipe, build_model, fit
-from maqd_snn.training.checkpoint import load_model, read_tensors, write_tensors
-from maqd_snn.training.loop import CHECKPOINT, METRICS, batches
+from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
+from maqd_snn.training.checkpoint import load_model, previous, read_tensors, write_tensors
+from maqd_snn.training.loop import CHECKPOINT, batches
+from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
 
 RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
     "recipe.json",
@@ -44,7 +46,10 @@ REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
 FILE_OF_FORMAT: Mapping[str, str] = {name: entry.file for name, entry in FORMATS.items()}
 EXPORTED = {file.name for entry in FORMATS.values() for file in entry.files(Path(entry.file))}
-RUN_FILES = {RECIPE, METRICS, CHECKPOINT, MODEL, NETWORK, *EXPORTED, REPORT_JSON, REPORT_HTML}
+RUN_FILES = {
+    *(RECIPE, METRICS, LAYERS, CHECKPOINT, previous(Path(CHECKPOINT)).name, MODEL, NETWORK),
+    *(*EXPORTED, REPORT_JSON, REPORT_HTML),
+}
 
 
 def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -57,6 +62,8 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     file = out / RECIPE
     if out.exists() and not out.is_dir():
         raise MaqdError(f"{str(out)!r} is a file; give a folder with --out")
+    if file.is_file():
+        remove_temporaries(out)
     # A recipe alone is a run that never got to its first checkpoint: nothing is lost with it.
     begun = file.is_file() and any(path.name != RECIPE for path in out.iterdir())
     if begun:
@@ -69,6 +76,8 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         for path in out.iterdir():
             if path.is_file() and path.name in RUN_FILES:
                 path.unlink()
+            elif path.name == TENSORBOARD and path.is_dir():
+                shutil.rmtree(path)
     elif out.is_dir() and not file.is_file() and any(out.iterdir()):
         raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
     try:
@@ -95,11 +104,20 @@ def _json(file: Path) -> Any:
         raise MaqdError(f"{str(file)!r} is damaged: it is no JSON text ({error})") from error
 
 
-def train(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> Fit:
-    """Train, and write the model of the best epoch."""
-    result = fit(recipe, splits, out, resume, quiet)
+def train(
+    recipe: Recipe,
+    splits: Splits,
+    out: Path,
+    resume: bool = False,
+    quiet: bool = False,
+    execution: Execution | None = None,
+    team: Team | None = None,
+) -> Fit:
+    """Train, and write the model of the best epoch; of several processes that train together one writes."""
+    result = fit(recipe, splits, out, resume, quiet, execution, team)
     history = [asdict(entry) for entry in result.history]
-    write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})
+    if result.writer:
+        write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})
     return result
 
 

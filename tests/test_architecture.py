@@ -24,6 +24,8 @@ LAZY = [
     "sklearn",
     "numba",
     "faery",
+    "lightning_fabric",
+    "tensorboard",
     "matplotlib.pyplot",
 ]
 
@@ -49,11 +51,23 @@ def imported_by(statement: str) -> set[str]:
     return set(done.stdout.splitlines())
 
 
-def test_import_of_the_library_is_free_of_optional_packages_and_warnings() -> None:
-    modules = imported_by("import maqd_snn")
+def test_the_library_is_free_of_optional_packages_and_warnings() -> None:
+    modules = imported_by("import maqd_snn; maqd_snn.fold")
     assert "maqd_snn.folding" in modules
     assert "torch" in modules
     assert modules.isdisjoint(LAZY)
+
+
+def test_the_command_line_can_answer_before_torch_is_there() -> None:
+    assert "torch" not in imported_by("import maqd_snn.cli")
+
+
+def test_every_public_name_is_there() -> None:
+    assert {"build", "fold", "load", "datasets", "__version__"} <= set(maqd_snn.__all__) == set(dir(maqd_snn))
+    for name in maqd_snn.__all__:
+        assert getattr(maqd_snn, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'folds'"):
+        maqd_snn.folds  # noqa: B018
 
 
 def test_this_check_sees_an_import() -> None:

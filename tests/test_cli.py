@@ -14,7 +14,9 @@ OPTIONS = ["--plan", "8-M-16-M", "--epochs", "2", "--batch-size", "64", "--quiet
 ARTEFACTS = {
     "recipe.json",
     "metrics.csv",
+    "layers.csv",
     "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
     "model.safetensors",
     "network.h5",
     "report.json",
@@ -107,10 +109,12 @@ def test_train_alone_and_one_format(tmp_path, capsys):
 
 def test_the_float_twin_is_trained_and_evaluated(tmp_path, capsys):
     out = tmp_path / "twin"
-    twin = ["--act-states", "none", "--weight-states", "none", *OPTIONS]
-    fails(capsys, ["run", "digits", "--out", out, *twin], "a float twin (states 'none') has no integer network")
+    twin = ["--twin", *OPTIONS]
+    fails(capsys, ["run", "digits", "--out", out, *twin], "a float twin (--twin, states 'none') has no integer network")
     assert not out.exists()
     assert main(["train", "digits", "--out", str(out), *twin]) == 0
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert (recipe["act_states"], recipe["weight_states"]) == (None, None)
     assert main(["eval", str(out)]) == 0
     assert "digits, float twin, test: " in capsys.readouterr().out
     assert not (out / "network.h5").exists()

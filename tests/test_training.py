@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
-from maqd_snn.training import RECIPES, Recipe, build_model, fit, get_recipe, loop
-from maqd_snn.training.augment import AUGMENTATIONS, shift
-from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training import RECIPES, Epoch, Execution, Recipe, build_model, fit, get_recipe, loop
+from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
+from maqd_snn.training.checkpoint import previous, read_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
-from maqd_snn.training.loop import CHECKPOINT, METRICS, Epoch, best, evaluate
+from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, evaluate
 from maqd_snn.training.optimize import SCHEDULES
+from maqd_snn.training.watching import LAYERS, METRICS
 
 SMALL = Recipe(name="small", dataset="digits", plan="8-M-16-M", epochs=3, batch_size=64, augment="shift1")
 
@@ -50,43 +51,61 @@ def test_it_learns_real_digits_and_keeps_the_best_epoch(digits, tmp_path):
     result = fit(dataclasses.replace(SMALL, plan="16-M-32-M", epochs=8, batch_size=32), digits, tmp_path, quiet=True)
     assert [entry.epoch for entry in result.history] == list(range(1, 9))
     assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
-    loss, accuracy, rate = evaluate(result.model, digits.validation)
-    assert (accuracy, loss) == (result.best.validation_accuracy, result.best.validation_loss)
-    assert loss == min(entry.validation_loss for entry in result.history)
-    assert accuracy > 0.7
-    assert 0.05 < rate < 0.7
+    measured = evaluate(result.model, digits.validation)
+    assert (measured.accuracy, measured.loss) == (result.best.validation_accuracy, result.best.validation_loss)
+    assert measured.loss == min(entry.validation_loss for entry in result.history)
+    assert measured.accuracy > 0.7
+    assert 0.05 < measured.spike_rate < 0.7
     net = fold(result.model)
     assert torch.equal(net(digits.test.codes), result.model(digits.test.codes).long())
     with (tmp_path / METRICS).open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["train_loss"]) for row in rows] == [entry.train_loss for entry in result.history]
+    with (tmp_path / LAYERS).open() as file:
+        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) == result.best.epoch]
+    outputs = result.model.trace(digits.validation.codes)
+    fired = {name: float((outputs[name] != 0).double().mean()) for name in ("spike1", "spike2")}
+    assert {row["layer"]: float(row["spike_rate"]) for row in rows} == pytest.approx(fired)
 
 
-def test_resumed_training_ends_with_the_same_bits(few, tmp_path, monkeypatch):
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
+def without_time(history):
+    return [dataclasses.replace(entry, seconds=0) for entry in history]
+
+
+class Halt(Exception):  # noqa: N818
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("halt", [1, 2, 5, 6, 8, 14])
+def test_resumed_training_ends_with_the_same_bits(few, tmp_path, monkeypatch, halt):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
-    halves.mkdir()
-    expected = fit(SMALL, few, whole, quiet=True)
+    parts.mkdir()
+    execution = Execution(checkpoint_steps=2, checkpoint_seconds=0)
+    expected = fit(SMALL, few, whole, quiet=True)  # without checkpoints within an epoch
 
-    train_epoch = loop._train_epoch
+    take = Training._train_step
 
-    def stop_after_one(*arguments):
-        if arguments[4] == 2:
-            raise KeyboardInterrupt
-        return train_epoch(*arguments)
+    def run_out(training, *arguments):
+        if training.taken >= halt:
+            raise Halt
+        return take(training, *arguments)
 
-    monkeypatch.setattr(loop, "_train_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
-        fit(SMALL, few, halves, quiet=True)
+    monkeypatch.setattr(Training, "_train_step", run_out)
+    with pytest.raises(Halt):
+        fit(SMALL, few, parts, quiet=True, execution=execution)
     monkeypatch.undo()
-    resumed = fit(SMALL, few, halves, resume=True, quiet=True)
+    kept = 0 if halt == 1 else read_tensors(parts / CHECKPOINT)[1]["step"]
+    assert kept == {1: 0, 2: 2, 5: 0, 6: 1, 8: 3, 14: 4}[halt]  # every 2 steps of all, and after every 5, an epoch
+    resumed = fit(SMALL, few, parts, resume=True, quiet=True, execution=execution)
     assert equal(weights(resumed.model), weights(expected.model))
-    assert [dataclasses.replace(entry, seconds=0) for entry in resumed.history] == [
-        dataclasses.replace(entry, seconds=0) for entry in expected.history
-    ]
-    again = fit(SMALL, few, halves, resume=True, quiet=True)  # nothing is left to train
+    assert without_time(resumed.history) == without_time(expected.history)
+    assert resumed.layers == expected.layers
+    (parts / METRICS).unlink()
+    again = fit(SMALL, few, parts, resume=True, quiet=True)  # nothing is left to train, a table is
     assert again.history == resumed.history
     assert equal(weights(again.model), weights(expected.model))
+    assert len((parts / METRICS).read_text().splitlines()) == 4
 
 
 def test_the_seed_decides(few, tmp_path):
@@ -109,9 +128,9 @@ def test_the_best_epoch_is_chosen_on_validation_loss_then_accuracy():
 def test_the_model_returned_is_that_of_the_best_epoch(few, tmp_path, monkeypatch):
     seen = []
 
-    def best_in_the_middle(model, dataset):
+    def best_in_the_middle(model, *arguments):
         seen.append(weights(model))
-        return (1.0, 0.5, 2.0)[len(seen) - 1], 0.5, 0.1
+        return Evaluation((1.0, 0.5, 2.0)[len(seen) - 1], 0.5, 0.1, {})
 
     monkeypatch.setattr(loop, "evaluate", best_in_the_middle)
     result = fit(SMALL, few, tmp_path, quiet=True)
@@ -143,9 +162,45 @@ def test_every_optimizer_and_schedule_lowers_the_loss(few, tmp_path, optimizer, 
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_sentence(few, tmp_path):
-    with pytest.raises(MaqdError, match=r"the loss became (nan|inf) in epoch 1, step \d+; lower --lr"):
+    with pytest.raises(MaqdError, match=r"the loss became (nan|inf) in epoch 1, step \d+: .* 'conv1' .*; lower --lr"):
         fit(dataclasses.replace(SMALL, optimizer="sgd", lr=1e38), few, tmp_path, quiet=True)
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+TWIN = SMALL.twin()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "break_it", "message"),
+    [
+        (SMALL, lambda model: model.readout.log_g.data.fill_(200), "the loss became nan .*: 'readout' is the first"),
+        (
+            TWIN,
+            lambda model: model.part("spike1").norm.gain.data.fill_(3e38),
+            "nan .*: 'spike1' is the first layer whose",
+        ),
+        (SMALL, lambda model: model.part("spike1").norm.gain.data.fill_(math.nan), "the weights of 'spike1' are not"),
+        (
+            SMALL,
+            lambda model: model.part("conv2").weight.register_hook(lambda grad: grad / 0),
+            "a gradient became infinite or nan in epoch 1, step 3: 'conv2' is the first layer on the way back",
+        ),
+    ],
+)
+def test_the_layer_that_first_broke_is_named(few, tmp_path, monkeypatch, recipe, break_it, message):
+    take = Training._train_step
+
+    def breaking(training, *arguments):
+        if training.taken == 2:
+            break_it(training.model)
+        return take(training, *arguments)
+
+    monkeypatch.setattr(Training, "_train_step", breaking)
+    with pytest.raises(MaqdError, match=message):
+        fit(recipe, few, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
+    tensors, state = read_tensors(tmp_path / CHECKPOINT)
+    assert state["step"] == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):
@@ -167,6 +222,17 @@ def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):
         read_tensors(path)
 
 
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(few, tmp_path, capsys):
+    once = dataclasses.replace(SMALL, epochs=1)
+    expected = fit(once, few, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
+    path = tmp_path / CHECKPOINT
+    assert [read_tensors(p)[1]["epoch"] for p in (previous(path), path)] == [1, 2]
+    path.write_bytes(path.read_bytes()[:-1])
+    resumed = fit(once, few, tmp_path, resume=True, quiet=True)
+    assert "is damaged; continuing from" in capsys.readouterr().err
+    assert equal(weights(resumed.model), weights(expected.model))
+
+
 def test_an_interrupted_save_keeps_the_previous_checkpoint(few, tmp_path, monkeypatch):
     once = dataclasses.replace(SMALL, epochs=1)
     fit(once, few, tmp_path, quiet=True)
@@ -180,25 +246,46 @@ def test_an_interrupted_save_keeps_the_previous_checkpoint(few, tmp_path, monkey
     with pytest.raises(MaqdError, match="No space left on device; the previous file, if any, is unchanged"):
         fit(once, few, tmp_path, quiet=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, METRICS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LAYERS, METRICS]
 
 
 def test_shift_moves_whole_images_and_fills_the_border():
-    codes = torch.zeros(64, 1, 4, 4, dtype=torch.uint8)
+    codes = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
     codes[:, :, 1, 2] = 9
-    moved = shift(codes, 1, 5, torch.Generator().manual_seed(0))
-    found = {tuple(position.tolist()) for image in moved for position in (image[0] == 9).nonzero()}
-    assert found == {(row, column) for row in (0, 1, 2) for column in (1, 2, 3)}
-    assert {int(value) for value in moved.unique()} == {0, 5, 9}
-    assert int((moved == 9).sum()) == 64
+    corners = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T
+    moved = shift(codes, 1, 5, corners)
+    for image, (row, column) in zip(moved, corners.T.tolist(), strict=True):
+        padded = torch.full((6, 6), 5, dtype=torch.uint8)
+        padded[1:5, 1:5] = codes[0, 0]
+        assert torch.equal(image[0], padded[row : row + 4, column : column + 4])
+    drawn = AUGMENTATIONS["shift1"].draw(1000, torch.Generator().manual_seed(0))
+    assert {tuple(pair) for pair in drawn.T.tolist()} == {(float(r), float(c)) for r in range(3) for c in range(3)}
+
+
+def test_flip_and_cutout_act_on_each_image_as_drawn():
+    codes = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
+    flipped = flip(codes, torch.tensor([0.49, 0.5]))
+    assert flipped[0].tolist() == [[row[::-1] for row in plane] for plane in codes[0].tolist()]
+    assert torch.equal(flipped[1], codes[1])
+
+    cut = cutout(codes, 2, 255, torch.tensor([[0.5, 0.0], [0.5, 0.999]]))  # rows 1-2, columns 2-3; row 0, columns 4-5
+    expected = codes.clone()
+    expected[0, :, 1:3, 2:4] = 255
+    expected[1, :, 0:1, 4:6] = 255
+    assert torch.equal(cut, expected)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentations_keep_shape_type_and_range(name):
-    codes = torch.randint(0, 17, (5, 3, 8, 8), dtype=torch.uint8)
-    result = AUGMENTATIONS[name](codes, 5, torch.Generator().manual_seed(0))
+def test_augmentations_keep_shape_type_and_range_and_act_on_each_image_alone(name):
+    augmentation = AUGMENTATIONS[name]
+    codes = torch.randint(0, 17, (6, 3, 8, 8), dtype=torch.uint8)
+    drawn = augmentation.draw(6, torch.Generator().manual_seed(0))
+    result = augmentation.apply(codes, 5, drawn)
     assert (result.shape, result.dtype) == (codes.shape, codes.dtype)
     assert int(result.max()) <= 16
+    halves = [augmentation.apply(codes[rows], 5, drawn[:, rows]) for rows in (slice(0, 4), slice(4, 6))]
+    assert torch.equal(torch.cat(halves), result)
+    assert torch.equal(result, codes) == (name == "none")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

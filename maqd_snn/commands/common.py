@@ -34,7 +34,7 @@ class Command:
 def data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where datasets are."""
     parser.add_argument(
-        "--data-root", type=Path, help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)"
+        "--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)"
     )
     parser.add_argument("--download", action="store_true", help="fetch a dataset that is missing")
 
@@ -45,7 +45,8 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def training_options(parser: argparse.ArgumentParser) -> None:
-    """Add a recipe, every field of it, and the folder of the run."""
+    """Add a recipe, every field of it, the folder of the run, and where and how to train."""
+    parser.usage = f"{parser.prog} RECIPE [options]"
     parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="continue what the folder holds, if anything")
@@ -53,6 +54,19 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     data_options(parser)
     json_option(parser)
+    parser.add_argument("--twin", action="store_true", help="the float twin: float weights, ReLU, nothing to fold")
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="train on this many devices of this machine (default: 1)"
+    )
+    parser.add_argument(
+        "--nodes", type=int, metavar="M", help="on this many machines, through torchrun (see docs/training.md)"
+    )
+    parser.add_argument("--accelerator", default="auto", metavar="KIND", help="auto, cpu or cuda (auto: a GPU if any)")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, metavar="S", help="save within epochs (default: 120; 0: no)"
+    )
+    parser.add_argument("--checkpoint-steps", type=int, help=argparse.SUPPRESS)  # for tests
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files, too")
     for name in SETTABLE:
         parser.add_argument(flag(name), dest=f"set_{name}", help=argparse.SUPPRESS)
     lines: list[str] = []
@@ -88,7 +102,24 @@ def chosen_recipe(options: Options) -> Recipe:
     """Return the recipe with the fields that the command line sets."""
     texts = {name: getattr(options, f"set_{name}") for name in SETTABLE}
     values = {name: parse_field(name, text) for name, text in texts.items() if text is not None}
-    return override(get_recipe(options.recipe), values)
+    recipe = override(get_recipe(options.recipe), values)
+    return recipe.twin() if options.twin else recipe
+
+
+def chosen_execution(options: Options) -> Any:
+    """Return where and how to train."""
+    from maqd_snn.training import Execution
+
+    every = options.checkpoint_seconds
+    return Execution(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        nodes=options.nodes,
+        checkpoint_seconds=Execution.checkpoint_seconds if every is None else every,
+        checkpoint_steps=options.checkpoint_steps,
+        tensorboard=options.tensorboard,
+        quiet=options.quiet,
+    )
 
 
 def split_names(text: str | None) -> list[str] | None:
@@ -135,22 +166,44 @@ def chosen_formats(options: Options) -> list[str] | None:
     return names
 
 
-def start_run(options: Options) -> tuple[Recipe, Any, Path]:
-    """Return the recipe, its data and the opened folder of the run."""
+@dataclass(frozen=True)
+class Started:
+    """A run that can begin: its recipe, data and folder, and the processes that train it."""
+
+    recipe: Recipe
+    splits: Any
+    out: Path
+    execution: Any
+    team: Any
+
+
+def start_run(options: Options) -> Started | int:
+    """Check everything, open the folder of the run, and join the processes that train it.
+
+    Where several devices of this machine are asked for, the processes are started here: the result is their exit code.
+    """
     from maqd_snn.datasets import load_splits
     from maqd_snn.runs import open_run
     from maqd_snn.training import build_model
+    from maqd_snn.training.launch import launch
+    from maqd_snn.training.team import join, started_by_torchrun, writes
 
-    recipe = chosen_recipe(options)
+    recipe, execution = chosen_recipe(options), chosen_execution(options)
     if options.command == "run" and not recipe.foldable:
         raise MaqdError(
-            "a float twin (states 'none') has no integer network; train it with: maqd train, then maqd eval"
+            "a float twin (--twin, states 'none') has no integer network; train it with: maqd train, then maqd eval"
         )
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     build_model(recipe, splits)  # an impossible network is refused before anything is written
-    out: Path = options.out or Path("runs") / recipe.name
-    open_run(out, recipe, options.resume, options.overwrite)
-    return recipe, splits, out
+    out: Path = options.out or Path("runs") / (recipe.name + "-twin" * options.twin)
+    several = execution.processes > 1 and execution.nodes in (None, 1) and not started_by_torchrun()
+    team = None if several else join(execution)
+    if writes():
+        open_run(out, recipe, options.resume, options.overwrite)
+    if several:
+        arguments = [argument for argument in options.arguments if argument != "--overwrite"]
+        return launch([*arguments, "--resume"], execution)
+    return Started(recipe, splits, out, execution, team)
 
 
 def write_report(

@@ -26,15 +26,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: Options) -> int:
     from maqd_snn.runs import export_run, fold_run, simulate_run, train
 
-    started = time.perf_counter()
+    begun = time.perf_counter()
     profiles, formats = chosen_profiles(options), chosen_formats(options)
     samples = positive(options.samples, "--samples")
-    recipe, splits, out = start_run(options)
-    net = fold_run(recipe, splits, train(recipe, splits, out, options.resume, options.quiet), out)
+    started = start_run(options)
+    if isinstance(started, int):
+        return started
+    recipe, splits, out = started.recipe, started.splits, started.out
+    result = train(recipe, splits, out, options.resume, options.quiet, started.execution, started.team)
+    if not result.writer:
+        return 0
+    net = fold_run(recipe, splits, result, out)
     simulation = simulate_run(net, splits)
     exports = export_run(net, out, splits.test.codes[:samples], formats)
     report = write_report(options, net, splits, simulation, exports, profiles, out)
-    print(f"{time.perf_counter() - started:.0f} s, everything in {out}")
+    print(f"{time.perf_counter() - begun:.0f} s, everything in {out}")
     return exit_code(report)
 
 

@@ -13,8 +13,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: Options) -> int:
     from maqd_snn.runs import fold_run, train
 
-    recipe, splits, out = start_run(options)
-    result = train(recipe, splits, out, options.resume, options.quiet)
+    started = start_run(options)
+    if isinstance(started, int):
+        return started
+    recipe, splits, out = started.recipe, started.splits, started.out
+    result = train(recipe, splits, out, options.resume, options.quiet, started.execution, started.team)
+    if not result.writer:
+        return 0
     kind = "float twin, nothing to fold"
     if recipe.foldable:
         fold_run(recipe, splits, result, out)

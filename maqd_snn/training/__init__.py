@@ -1,7 +1,10 @@
-"""Training: recipes, the loop, checkpoints."""
+"""Training: recipes, the loop, checkpoints, several processes."""
 
 from maqd_snn.training.config import Recipe
-from maqd_snn.training.loop import Epoch, Fit, build_model, fit
+from maqd_snn.training.execution import Execution
+from maqd_snn.training.loop import Fit, build_model, fit
 from maqd_snn.training.recipes import RECIPES, get_recipe
+from maqd_snn.training.team import Team
+from maqd_snn.training.watching import Epoch
 
-__all__ = ["RECIPES", "Epoch", "Fit", "Recipe", "build_model", "fit", "get_recipe"]
+__all__ = ["RECIPES", "Epoch", "Execution", "Fit", "Recipe", "Team", "build_model", "fit", "get_recipe"]

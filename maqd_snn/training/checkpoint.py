@@ -1,10 +1,12 @@
-"""Checkpoints in safetensors: tensors and JSON, never pickle; written atomically.
+"""Checkpoints in safetensors: tensors and JSON, never pickle; written atomically, the one before it kept.
 
-A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`) and one JSON text under the metadata
-key `state`.
+A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`, `random.*`, `ranks`) and one JSON text
+under the metadata key `state`.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,62 @@ VERSION = 1
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors and a JSON state to `path`, atomically."""
+    _write(path, tensors, state, keep=None)
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint as `write_tensors` does; the one that `path` held is kept beside it, see `previous`.
+
+    At every moment `path` is a whole checkpoint, from the first one on.
+    """
+    _write(path, tensors, state, keep=previous(path) if path.is_file() else None)
+
+
+def previous(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` is kept.
+
+    >>> previous(Path("run/checkpoint.safetensors")).name
+    'checkpoint.previous.safetensors'
+    """
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
+    """Return what `write_checkpoint` wrote last and the file it is from: the previous one where the last is damaged.
+
+    Raises:
+        MaqdError: neither is usable.
+    """
+    try:
+        return *read_tensors(path), path
+    except MaqdError:
+        if not previous(path).is_file():
+            raise
+        try:
+            return *read_tensors(previous(path)), previous(path)
+        except MaqdError:
+            pass
+        raise
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: Path | None) -> None:
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps({"version": VERSION, **state})
     try:
         with atomic_path(path) as temporary:
             save_file(plain, temporary, metadata={"state": text})
+            if keep is not None:
+                with atomic_path(keep) as link:
+                    _link(path, link)
     except SafetensorError as error:  # what it makes of a full disk or a folder without write access
         raise MaqdError(f"cannot write {str(path)!r}: {error}; the previous file, if any, is unchanged") from error
+
+
+def _link(path: Path, link: Path) -> None:
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, link)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,6 +12,7 @@ from maqd_snn.models import MODELS, Quantization
 from maqd_snn.surrogate import SURROGATES
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.optimize import OPTIMIZERS, SCHEDULES
+from maqd_snn.training.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,15 @@ class Recipe:
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
         layers; None is the float twin. signed, norm, surrogate, weight_step, pool_first: see `build`.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
-        epochs, batch_size, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
+        epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
         label_smoothing: in [0, 1). augment: a name of `AUGMENTATIONS`.
+        batch_size: of one step, over all devices together. accumulate: in how many parts, one after the other, each
+        device takes its share of it; normalizations then see the samples of one part.
+        sync_stats: normalizations take the statistics of all devices' samples together; else each those of its own.
+        precision: a name of `PRECISIONS`. compile: run training steps through `torch.compile`. deterministic: on a GPU,
+        only convolutions that give the same bits each time.
+        max_steps: end after this many steps, however many epochs that is.
     """
 
     name: str
@@ -52,6 +59,12 @@ class Recipe:
     warmup: float = 0.25
     label_smoothing: float = 0.1
     augment: str = "none"
+    accumulate: int = 1
+    sync_stats: bool = False
+    precision: str = "fp32"
+    compile: bool = False
+    deterministic: bool = True
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         for kind, name, choices in (
@@ -61,13 +74,17 @@ class Recipe:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("augmentation", self.augment, AUGMENTATIONS),
+            ("precision", self.precision, PRECISIONS),
         ):
             if name not in choices:
                 raise unknown_name(kind, name, choices)
         self.quantization()
-        for field_name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, field_name) < least:
-                raise MaqdError(f"{field_name} must be at least {least}, got {getattr(self, field_name)}")
+        for field_name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("max_steps", 1), ("seed", 0)):
+            value = getattr(self, field_name)
+            if value is not None and value < least:
+                raise MaqdError(f"{field_name} must be at least {least}, got {value}")
+        if self.batch_size % self.accumulate:
+            raise MaqdError(f"batch_size must be a multiple of accumulate, got {self.batch_size} and {self.accumulate}")
         if self.seed >= 2**40:
             raise MaqdError(f"seed must be below 2^40, got {self.seed}")
         if not 0 < self.lr < math.inf:
@@ -80,6 +97,10 @@ class Recipe:
     def foldable(self) -> bool:
         """Whether the network has integer states throughout; False for the float twin."""
         return None not in (self.act_states, self.weight_states, self.edge_states)
+
+    def twin(self) -> "Recipe":
+        """Return the float twin: the same network with float weights and ReLU, trained in the same way."""
+        return replace(self, act_states=None, weight_states=None)
 
     def quantization(self) -> Quantization:
         """Return the states, normalization and surrogate that the model is built with; raises MaqdError."""

@@ -3,66 +3,74 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
-import csv
-import io
 import math
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, final
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from tqdm import tqdm
+from torch.nn.utils import get_total_norm
 
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError
-from maqd_snn.files import write_text
-from maqd_snn.graph import SpikingNetwork
+from maqd_snn.files import remove_temporaries, write_text
+from maqd_snn.graph import SpikingNetwork, Watch
 from maqd_snn.models import build
+from maqd_snn.normalization import FoldableNorm
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.checkpoint import (
     load_model,
     load_optimizer,
     optimizer_tensors,
-    read_tensors,
+    previous,
+    read_checkpoint,
     under_prefix,
     with_prefix,
-    write_tensors,
+    write_checkpoint,
 )
 from maqd_snn.training.config import Recipe
+from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
+from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
+from maqd_snn.training.precision import prepare
+from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
+from maqd_snn.training.team import Team, join
+from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
 
 CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.csv"
 EVAL_BATCH = 500
-RATE_EVERY = 16  # steps between two looks at the spike rate
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch measured. Losses are mean cross-entropies (label-smoothed in training), accuracies shares."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    spike_rate: float
-    seconds: float
+RATE_EVERY = 16  # steps between two looks at the spike rates
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of a training: the model of the best epoch, in eval mode, and what every epoch measured."""
+    """The outcome of a training: the model of the best epoch, in eval mode on the CPU, and what every epoch measured.
+
+    `writer` says whether this process, of those that trained together, is the one that writes.
+    """
 
     model: SpikingNetwork
     history: tuple[Epoch, ...]
+    layers: tuple[LayerEpoch, ...]
     best: Epoch
+    writer: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy, accuracy, and the share of neurons that fire: of all, and of each layer."""
+
+    loss: float
+    accuracy: float
+    spike_rate: float
+    spike_rates: Mapping[str, float]
 
 
 def mean_code(dataset: ImageDataset) -> int:
@@ -100,73 +108,431 @@ def batches(dataset: ImageDataset, size: int) -> Iterator[tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
-def evaluate(model: SpikingNetwork, dataset: ImageDataset) -> tuple[float, float, float]:
-    """Return (mean cross-entropy, accuracy, spike rate) of `model.eval()` on the dataset."""
+def evaluate(
+    model: SpikingNetwork,
+    dataset: ImageDataset,
+    team: Team | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Return what `model.eval()` does on the dataset, shared among the processes of the team.
+
+    Returns None where `stopped` says, between two batches, that nobody waits for it any more.
+    """
     was_training = model.training
     model.eval()
-    loss = correct = 0.0
-    spikes = neurons = 0
-    spiking = set(model.spiking_names())
+    rank, size = (0, 1) if team is None else (team.rank, team.size)
+    device = next(model.parameters()).device
+    spiking = model.spiking_names()
+    counts = {name: torch.zeros(2, dtype=torch.float64, device=device) for name in spiking}  # spikes, neurons
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, right answers
 
     def watch(name: str, output: Tensor) -> None:
-        nonlocal spikes, neurons
-        if name in spiking:
-            spikes += int(torch.count_nonzero(output))
-            neurons += output.numel()
+        if name in counts:
+            counts[name][0] += torch.count_nonzero(output)
+            counts[name][1] += output.numel()
 
-    for codes, labels in batches(dataset, EVAL_BATCH):
-        scores = model(codes, watch)
-        loss += float(F.cross_entropy(model.readout.logits(scores).float(), labels, reduction="sum"))
-        correct += float((scores.argmax(1) == labels).sum())
-    model.train(was_training)
-    return loss / len(dataset), correct / len(dataset), spikes / max(neurons, 1)
+    try:
+        for index, (codes, labels) in enumerate(batches(dataset, EVAL_BATCH)):
+            if stopped():
+                return None
+            if index % size != rank:
+                continue
+            codes, labels = codes.to(device), labels.to(device)
+            scores = model(codes, watch)
+            sums[0] += F.cross_entropy(model.readout.logits(scores).float(), labels, reduction="sum")
+            sums[1] += (scores.argmax(1) == labels).sum()
+    finally:
+        model.train(was_training)
+    totals = torch.stack([sums, *counts.values()])
+    loss, right, *rest = (totals if team is None else team.total(totals)).view(-1).tolist()
+    spikes, neurons = rest[0::2], rest[1::2]
+    return Evaluation(
+        loss / len(dataset),
+        right / len(dataset),
+        sum(spikes) / max(sum(neurons), 1),
+        {name: fired / max(of, 1) for name, fired, of in zip(spiking, spikes, neurons, strict=True)},
+    )
 
 
-def fit(recipe: Recipe, splits: Splits, out: Path, resume: bool = False, quiet: bool = False) -> Fit:
+def fit(
+    recipe: Recipe,
+    splits: Splits,
+    out: Path,
+    resume: bool = False,
+    quiet: bool = False,
+    execution: Execution | None = None,
+    team: Team | None = None,
+) -> Fit:
     """Train the recipe's network and return the model of the epoch with the lowest validation loss.
 
-    Every epoch ends with a checkpoint and the metrics as CSV in `out`, both written atomically. Shuffling and
-    augmentation draw from a generator seeded by (seed, epoch), so a resumed training continues as if it had never
-    stopped. The test set is never looked at.
+    Every epoch ends with a checkpoint and the metrics as CSV in `out`, both written atomically; within an epoch further
+    checkpoints are written, see `Execution`. They hold everything that a training goes on from, so that a resumed one
+    continues as if it had never stopped, bit for bit on the same machine. The test set is never looked at.
 
     Args:
         recipe: the configuration. splits: its data. out: an existing folder.
         resume: continue from the checkpoint in `out`, if there is one.
-        quiet: no progress bar.
+        quiet: no progress. execution: where and how to run. team: the processes that train together; None joins them.
 
     Raises:
-        MaqdError: a checkpoint of another recipe, an unwritable folder, a loss that is not finite.
+        MaqdError: a checkpoint of another recipe, an unwritable folder, a loss or gradient that is not finite (the
+            layer that first produced it is named), processes that cannot share the batch.
+        Stopped: SIGINT or SIGTERM came; everything up to the last step is saved.
     """
-    model = build_model(recipe, splits)
-    optimizer = make_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum)
-    history: list[Epoch] = []
-    best_tensors: dict[str, Tensor] = {}
-    checkpoint = out / CHECKPOINT
-    if resume and checkpoint.exists():
-        tensors, state = read_tensors(checkpoint)
-        if state.get("recipe") != asdict(recipe):
-            raise MaqdError(f"{str(checkpoint)!r} belongs to another recipe; give another --out, or the same options")
-        load_model(model, under_prefix("model", tensors), str(checkpoint))
-        load_optimizer(optimizer, under_prefix("optimizer", tensors), str(checkpoint))
-        best_tensors = under_prefix("best", tensors)
-        history = _history(state.get("history"), str(checkpoint))
-    for name in model.wide_parts():
-        tqdm.write(f"{name}: sums may pass 2^24; training may round them, evaluation runs in float64", file=sys.stderr)
+    execution = execution or Execution()
+    team = team or join(execution)
+    if team.writer:
+        remove_temporaries(out)
+    training = Training(recipe, splits, out, execution, team)
+    if resume and (out / CHECKPOINT).exists():
+        training.restore()
+    with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
+        training.run(flag, quiet or execution.quiet or not team.writer)
+    return training.result()
 
-    for epoch in range(len(history) + 1, recipe.epochs + 1):
-        history.append(_train_epoch(model, optimizer, recipe, splits, epoch, quiet))
-        if best(history) == history[-1]:
-            best_tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        tensors = {
-            **with_prefix("model", model.state_dict()),
-            **with_prefix("best", best_tensors),
-            **with_prefix("optimizer", optimizer_tensors(optimizer)),
-        }
-        rows = [asdict(entry) for entry in history]
-        write_tensors(checkpoint, tensors, {"recipe": asdict(recipe), "history": rows})
-        write_text(out / METRICS, metrics_csv(history))
-    load_model(model, best_tensors, str(checkpoint))
-    return Fit(model.eval(), tuple(history), best(history))
+
+@contextmanager
+def _determinism(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    fixed = recipe.deterministic
+    with (
+        torch.backends.cudnn.flags(enabled=True, benchmark=not fixed, deterministic=fixed)
+        if device.type == "cuda"
+        else nullcontext()
+    ):
+        yield
+
+
+@final
+class Training:
+    """A training under way: everything that its checkpoint holds, and the steps that move it on.
+
+    `epoch` is the one under way, from 1; `step` how many of its steps are done; `taken` how many of all.
+    """
+
+    def __init__(self, recipe: Recipe, splits: Splits, out: Path, execution: Execution, team: Team) -> None:
+        self.recipe, self.out, self.execution, self.team = recipe, out, execution, team
+        self.model = build_model(recipe, splits).to(team.device)
+        self.norms = [module for module in self.model.modules() if isinstance(module, FoldableNorm)]
+        if recipe.sync_stats:
+            for norm in self.norms:
+                norm.sum_over_processes = team.sum_over_processes
+        self.codes, self.labels = splits.train.codes.to(team.device), splits.train.labels.to(team.device)
+        self.validation = splits.validation
+        self.batch, self.share = _shares(recipe, len(splits.train), team.size)
+        # An incomplete last batch is left to the next epoch's shuffle: its statistics would be those of few samples.
+        self.steps = max(1, len(splits.train) // recipe.batch_size)
+        self.total = min(self.steps * recipe.epochs, recipe.max_steps or sys.maxsize)
+        self.epochs = math.ceil(self.total / self.steps)
+
+        self.optimizer = make_optimizer(self.model, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum)
+        self.forward = prepare(self.model.train(), recipe.precision, recipe.compile)
+        self.replica, self.stepper = team.replicate(self.forward, self.optimizer)
+
+        self.history: list[Epoch] = []
+        self.layers: list[LayerEpoch] = []
+        self.best_tensors: dict[str, Tensor] = {}
+        self.epoch = self.step = 0
+        self.seconds = 0.0
+        self.saved_at = time.perf_counter()
+        self.lr = recipe.lr
+        self.rates: dict[str, float] = {}
+        self.generator = Generator()
+        self.sums = torch.zeros(3, dtype=torch.float64, device=team.device)  # loss, right answers, samples
+        self._begin_epoch(1)
+
+    @property
+    def taken(self) -> int:
+        """Steps done in all epochs."""
+        return (self.epoch - 1) * self.steps + self.step
+
+    def run(self, flag: StopFlag, quiet: bool) -> None:
+        """Train to the end; raises Stopped, with everything saved, where the flag goes up."""
+        if self.history and self.team.writer:
+            self._write_tables()  # what was killed between a checkpoint and its tables
+        board = Board(self.out, self.taken) if self.execution.tensorboard and self.team.writer else None
+        try:
+            with Progress(self.total, self.taken, quiet) as progress:
+                for name in self.model.wide_parts():
+                    progress.say(f"{name}: sums may pass 2^24; training may round them, evaluation runs in float64")
+                while self.epoch <= self.epochs:
+                    self._run_epoch(flag, progress, board)
+        finally:
+            if board is not None:
+                board.close()
+
+    def result(self) -> Fit:
+        """Return the outcome; the training must have run to its end."""
+        load_model(self.model, self.best_tensors, str(self.out / CHECKPOINT))
+        for norm in self.norms:
+            norm.sum_over_processes = None
+        return Fit(
+            self.model.cpu().eval(), tuple(self.history), tuple(self.layers), best(self.history), self.team.writer
+        )
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.step, self.seconds = epoch, 0, 0.0
+        self.started = time.perf_counter()
+        self.generator.manual_seed(self.recipe.seed * 1_000_003 + epoch)
+        self.order = torch.randperm(len(self.codes), generator=self.generator)
+        self.sums.zero_()
+
+    def _run_epoch(self, flag: StopFlag, progress: Progress, board: Board | None) -> None:
+        while self.taken < min(self.epoch * self.steps, self.total):
+            looking = self.step % RATE_EVERY == 0
+            stop = self._train_step(flag, looking)
+            progress.step(f"epoch {self.epoch}/{self.epochs}")
+            if progress.due or (looking and board is not None):
+                loss, right, seen = self.sums.tolist()
+                progress.figures(loss / seen, right / seen, self.rates)
+                if board is not None:
+                    board.step(self.taken, self.lr, loss / seen, self.rates)
+            if stop:
+                self._leave(stop)
+        self._share_statistics()
+        # Alone, a stop need not wait for the evaluation; of several, some might leave while others wait for them.
+        stopped = (lambda: flag.number != 0) if self.team.size == 1 else (lambda: False)
+        measured = evaluate(self.model, self.validation, self.team, stopped)
+        if measured is None:
+            self._leave(flag.number)
+        self._end_epoch(measured, progress, board)
+        (number,) = self.team.largest(flag.number)
+        if number:
+            self._leave(number, saved=True)
+
+    def _end_epoch(self, measured: Evaluation, progress: Progress, board: Board | None) -> None:
+        if not math.isfinite(measured.loss):
+            where = first_not_finite(
+                self.model.eval(), self.model, [self.validation.codes[:EVAL_BATCH].to(self.team.device)]
+            )
+            raise MaqdError(
+                f"the validation loss became {measured.loss} in epoch {self.epoch}: "
+                f"{where or 'no layer of the first batch shows it'}; lower --lr and start again"
+            )
+        loss, right, seen = self.team.total(self.sums).tolist()
+        seconds = self.seconds + time.perf_counter() - self.started
+        entry = Epoch(
+            epoch=self.epoch,
+            lr=self.lr,
+            train_loss=loss / seen,
+            train_accuracy=right / seen,
+            validation_loss=measured.loss,
+            validation_accuracy=measured.accuracy,
+            spike_rate=measured.spike_rate,
+            seconds=seconds,
+        )
+        rounded = self.forward.rounded_shares
+        layers = [
+            LayerEpoch(self.epoch, name, measured.spike_rates.get(name), rounded.get(name))
+            for name in self.model.names
+            if name in measured.spike_rates or name in rounded
+        ]
+        self.history.append(entry)
+        self.layers += layers
+        if best(self.history) is entry:
+            self.best_tensors = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        taken = self.taken
+        self._begin_epoch(self.epoch + 1)
+        self._save()
+        if self.team.writer:
+            self._write_tables()
+        if board is not None:
+            board.epoch(taken, entry, layers)
+        progress.say(
+            f"epoch {entry.epoch:3d}/{self.epochs}  loss {entry.train_loss:.3f}  accuracy {entry.train_accuracy:.3f}  "
+            f"validation {entry.validation_accuracy:.3f}  spike rate {entry.spike_rate:.3f}  {seconds:.1f} s"
+        )
+
+    def _train_step(self, flag: StopFlag, looking: bool) -> int:
+        """Take one step, save where that is due, and return the number of a signal that asked to stop, or 0."""
+        recipe, team = self.recipe, self.team
+        augment, schedule = AUGMENTATIONS[recipe.augment], SCHEDULES[recipe.schedule]
+        self.lr = recipe.lr * schedule(self.taken / self.total, recipe.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        # Drawn for the whole batch, whoever takes which part of it.
+        chosen = self.order[self.step * recipe.batch_size :][: self.batch]
+        drawn = augment.draw(len(chosen), self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = torch.zeros((), device=team.device)
+        parts = []
+        for part in range(recipe.accumulate):
+            first = (part * team.size + team.rank) * self.share
+            mine = chosen[first : first + self.share].to(team.device)
+            numbers = drawn[:, first : first + self.share].to(team.device)
+            codes, labels = (
+                augment.apply(self.codes[mine], self.model.input_spec.zero_point, numbers),
+                self.labels[mine],
+            )
+            parts.append(codes)
+            watch = self._watch_rates() if looking and part == 0 else None
+            last = part == recipe.accumulate - 1
+            with nullcontext() if last else team.gradients_stay(self.replica):
+                logits = self.replica(codes, watch)
+                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                team.backward(loss / recipe.accumulate)
+            with torch.no_grad():
+                loss_sum += loss
+                self.sums[0] += loss.double() * len(labels)
+                self.sums[1] += (logits.argmax(1) == labels).sum()
+                self.sums[2] += len(labels)
+
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        broken = not bool((loss_sum.isfinite() & norm.isfinite()).item())
+        stop, due, broken_somewhere = team.largest(flag.number, self._save_is_due(), broken)
+        if broken_somewhere:
+            raise MaqdError(self._what_broke(loss_sum.item() / recipe.accumulate, parts))
+        self.stepper.step()
+        self.step += 1
+        if due:
+            self._save()
+        return stop
+
+    def _watch_rates(self) -> Watch:
+        spiking = set(self.model.spiking_names())
+
+        def watch(name: str, output: Tensor) -> None:
+            if name in spiking:
+                self.rates[name] = torch.count_nonzero(output).item() / output.numel()
+
+        return watch
+
+    def _what_broke(self, loss: float, parts: list[Tensor]) -> str:
+        if math.isfinite(loss):
+            where = first_gradient_not_finite(self.model) or "no layer alone, but all of them together"
+            mine = f"a gradient became infinite or nan: {where}"
+        else:
+            mine = f"the loss became {loss}: {first_not_finite(self.model, self.forward, parts) or 'the loss itself'}"
+        # Averaging spreads what is not finite to all gradients; the process whose loss it was knows more.
+        told = sorted(self.team.gather_texts(mine), key=lambda text: not text.startswith("the loss"))
+        what, _, where = told[0].partition(": ")
+        return (
+            f"{what} in epoch {self.epoch}, step {self.step + 1}: {where}; lower --lr and start again "
+            "(the last checkpoint is unchanged)"
+        )
+
+    def _save_is_due(self) -> bool:
+        every, seconds = self.execution.checkpoint_steps, self.execution.checkpoint_seconds
+        by_steps = every is not None and (self.taken + 1) % every == 0
+        by_time = 0 < seconds <= time.perf_counter() - self.saved_at
+        return self.team.writer and (by_steps or by_time)
+
+    def _leave(self, number: int, saved: bool = False) -> NoReturn:
+        if not saved:
+            self._save()
+        name = signal.Signals(number).name
+        raise Stopped(f"stopped by {name} in epoch {self.epoch} after step {self.step}; everything is saved", number)
+
+    def _own_statistics(self) -> Tensor:
+        """What each process has for itself, as one vector: running estimates, and the sums of the epoch so far."""
+        return torch.cat([self.sums, *(b.double().view(-1) for norm in self.norms for b in norm.buffers())])
+
+    def _take_statistics(self, own: Tensor) -> None:
+        position = len(self.sums)
+        for norm in self.norms:
+            for buffer in norm.buffers():
+                values = own[position : position + buffer.numel()].view(buffer.shape)
+                buffer.copy_(values if buffer.is_floating_point() else values.round())
+                position += buffer.numel()
+
+    def _share_statistics(self) -> None:
+        """Average the running estimates over the processes."""
+        if self.team.size > 1:
+            self._take_statistics(self.team.gather(self._own_statistics()).mean(0))
+
+    def _save(self) -> None:
+        ranks = self.team.gather(self._own_statistics())
+        if self.team.writer:
+            own = ranks[0].clone()
+            self._take_statistics(ranks.mean(0))  # in the file, the model has the average
+            tensors = {
+                **with_prefix("model", {name: t.clone() for name, t in self.model.state_dict().items()}),
+                **with_prefix("best", self.best_tensors),
+                **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+                "random.data": self.generator.get_state(),
+                "random.torch": torch.get_rng_state(),
+                "ranks": ranks,
+            }
+            self._take_statistics(own)
+            state = {
+                "recipe": asdict(self.recipe),
+                "history": [asdict(entry) for entry in self.history],
+                "layers": [asdict(layer) for layer in self.layers],
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds + time.perf_counter() - self.started,
+            }
+            write_checkpoint(self.out / CHECKPOINT, tensors, state)
+        self.saved_at = time.perf_counter()
+
+    def _write_tables(self) -> None:
+        write_text(self.out / METRICS, csv_table(Epoch, self.history))
+        write_text(self.out / LAYERS, csv_table(LayerEpoch, self.layers))
+
+    def restore(self) -> None:
+        """Go to where the checkpoint in the folder is.
+
+        Raises:
+            MaqdError: it is damaged and so is the one before it; it belongs to another recipe.
+        """
+        tensors, state, path = read_checkpoint(self.out / CHECKPOINT)
+        where = str(path)
+        if path == previous(self.out / CHECKPOINT) and self.team.writer:
+            print(f"{str(self.out / CHECKPOINT)!r} is damaged; continuing from {where!r}", file=sys.stderr)
+        if not same_recipe(state.get("recipe"), self.recipe):
+            raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
+        load_model(self.model, under_prefix("model", tensors), where)
+        load_optimizer(self.optimizer, under_prefix("optimizer", tensors), where)
+        self.best_tensors = {n: t.to(self.team.device) for n, t in under_prefix("best", tensors).items()}
+        self.history = _records(Epoch, state.get("history"), where)
+        self.layers = _records(LayerEpoch, state.get("layers"), where)
+        epoch, step, seconds = (state.get(name) for name in ("epoch", "step", "seconds"))
+        ranks, random = tensors.get("ranks"), under_prefix("random", tensors)
+        expected = self._own_statistics()
+        if (
+            epoch != len(self.history) + 1
+            or type(step) is not int
+            or not 0 <= step <= self.steps
+            or not isinstance(seconds, float)
+            or ranks is None
+            or ranks.shape[1:] != expected.shape
+            or len(ranks) == 0
+            or set(random) != {"data", "torch"}
+        ):
+            raise MaqdError(f"{where!r} holds no position of this version; train again")
+        self._begin_epoch(epoch)
+        self.step, self.seconds = step, seconds
+        try:
+            self.generator.set_state(random["data"])
+            torch.set_rng_state(random["torch"])
+        except (RuntimeError, TypeError) as error:
+            raise MaqdError(f"{where!r} holds no random state of this version; train again") from error
+        ranks = ranks.to(self.team.device)
+        count = len(self.sums)
+        if len(ranks) == self.team.size:
+            self.sums.copy_(ranks[self.team.rank, :count])
+            self._take_statistics(ranks[self.team.rank])
+        else:  # another number of processes: all go on from the average, the sums are the writer's
+            self.sums.copy_(ranks[:, :count].sum(0) * self.team.writer)
+            self._take_statistics(ranks.mean(0))
+
+
+def _shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
+    """Return the samples of one step, and those that one process takes at once."""
+    parts = processes * recipe.accumulate
+    if recipe.batch_size % parts:
+        raise MaqdError(
+            f"a batch of {recipe.batch_size} samples cannot be shared evenly among {processes} processes of "
+            f"{recipe.accumulate} parts each; give a --batch-size that is a multiple of {parts}"
+        )
+    share = min(recipe.batch_size, samples) // parts
+    if share == 0:
+        raise MaqdError(f"{samples} training images cannot be shared among {processes} processes")
+    return share * parts, share
+
+
+def same_recipe(values: Any, recipe: Recipe) -> bool:
+    """Return whether plain values, as a file holds them, are those of the recipe."""
+    return bool(values == asdict(recipe))
 
 
 def best(history: list[Epoch]) -> Epoch:
@@ -178,94 +544,13 @@ def best(history: list[Epoch]) -> Epoch:
     return min(history, key=lambda entry: (entry.validation_loss, -entry.validation_accuracy, entry.epoch))
 
 
-def metrics_csv(history: list[Epoch]) -> str:
-    """Return the history as CSV text with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(entry) for entry in history)
-    return text.getvalue()
-
-
-def _history(rows: Any, where: str) -> list[Epoch]:
-    names = {f.name for f in fields(Epoch)}
+def _records(kind: type[Any], rows: Any, where: str) -> list[Any]:
+    names = {f.name for f in fields(kind)}
     for row in rows if isinstance(rows, list) else [None]:
         if (
             not isinstance(row, dict)
             or set(row) != names
-            or not all(isinstance(value, int | float) for value in row.values())
+            or not all(isinstance(value, str if name == "layer" else int | float | None) for name, value in row.items())
         ):
             raise MaqdError(f"{where} holds no history of this version; train again")
-    return [Epoch(**row) for row in rows]
-
-
-def _train_epoch(
-    model: SpikingNetwork,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    splits: Splits,
-    epoch: int,
-    quiet: bool,
-) -> Epoch:
-    model.train()
-    data, started = splits.train, time.perf_counter()
-    generator = Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(data), generator=generator)
-    # An incomplete last batch is left to the next epoch's shuffle: its statistics would be those of few samples.
-    steps = max(1, len(data) // recipe.batch_size)
-    augment, schedule = AUGMENTATIONS[recipe.augment], SCHEDULES[recipe.schedule]
-    loss_sum = correct = rate = 0.0
-    seen = 0
-    spiking = set(model.spiking_names())
-    lr = recipe.lr
-    # The bar is for people at a terminal; elsewhere one line per epoch is printed.
-    bar = tqdm(total=steps, desc=f"epoch {epoch}/{recipe.epochs}", leave=False, disable=True if quiet else None)
-    with bar:
-        for step in range(steps):
-            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-            codes = augment(data.codes[chosen], model.input_spec.zero_point, generator)
-            labels = data.labels[chosen]
-            lr = recipe.lr * schedule((step + (epoch - 1) * steps) / (steps * recipe.epochs), recipe.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            rates: list[float] = []
-
-            def watch(name: str, output: Tensor, rates: list[float] = rates) -> None:
-                if name in spiking:
-                    rates.append(torch.count_nonzero(output).item() / output.numel())
-
-            logits = model(codes, watch if step % RATE_EVERY == 0 else None)
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            value = loss.item()
-            if not math.isfinite(value):
-                raise MaqdError(
-                    f"the loss became {value} in epoch {epoch}, step {step + 1}; lower --lr and start again"
-                )
-            optimizer.step()
-            loss_sum += value * len(chosen)
-            correct += float((logits.argmax(1) == labels).sum())
-            seen += len(chosen)
-            if rates:
-                rate = sum(rates) / len(rates)
-            bar.set_postfix(loss=f"{loss_sum / seen:.3f}", accuracy=f"{correct / seen:.3f}", spikes=f"{rate:.3f}")
-            bar.update()
-    validation_loss, validation_accuracy, spike_rate = evaluate(model, splits.validation)
-    entry = Epoch(
-        epoch=epoch,
-        lr=lr,
-        train_loss=loss_sum / seen,
-        train_accuracy=correct / seen,
-        validation_loss=validation_loss,
-        validation_accuracy=validation_accuracy,
-        spike_rate=spike_rate,
-        seconds=time.perf_counter() - started,
-    )
-    if not quiet:
-        tqdm.write(
-            f"epoch {epoch:3d}/{recipe.epochs}  loss {entry.train_loss:.3f}  accuracy {entry.train_accuracy:.3f}  "
-            f"validation {entry.validation_accuracy:.3f}  spike rate {spike_rate:.3f}  {entry.seconds:.1f} s",
-            file=sys.stderr,
-        )
-    return entry
+    return [kind(**row) for row in rows]

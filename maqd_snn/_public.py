@@ -1,0 +1,29 @@
+"""The public names of `maqd_snn`."""
+
+from maqd_snn import datasets, neuromorphic
+from maqd_snn.errors import MaqdError, MissingExtraError
+from maqd_snn.folding import fold
+from maqd_snn.graph import InputSpec, Node, SpikingNetwork
+from maqd_snn.integer import IntegerNetwork, load
+from maqd_snn.models import build
+from maqd_snn.neuromorphic import export, verify
+from maqd_snn.pricing import energy
+from maqd_snn.simulation import simulate
+
+__all__ = [
+    "InputSpec",
+    "IntegerNetwork",
+    "MaqdError",
+    "MissingExtraError",
+    "Node",
+    "SpikingNetwork",
+    "build",
+    "datasets",
+    "energy",
+    "export",
+    "fold",
+    "load",
+    "neuromorphic",
+    "simulate",
+    "verify",
+]

@@ -1,0 +1,56 @@
+"""Signals that ask a training to stop: it goes on to the end of its step, saves, and leaves."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was asked to stop, has saved and has left; `signal` is the number of what asked.
+
+    It is a `KeyboardInterrupt`, so that whoever handles only that still leaves.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+class StopFlag:
+    """The number of the signal that asked to stop, or 0."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
+@contextmanager
+def stop_flag(patient: bool = False) -> Iterator[StopFlag]:
+    """Yield a flag that SIGINT and SIGTERM raise while the context lasts.
+
+    The second SIGINT interrupts at once, unless `patient`: several processes get a Ctrl-C from the terminal and another
+    from torchrun. Outside the main thread signals cannot be handled and the flag stays down.
+
+    >>> with stop_flag() as flag:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     flag.number == signal.SIGTERM
+    True
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if flag.number and number == signal.SIGINT and not patient:
+            raise KeyboardInterrupt
+        flag.number = flag.number or number
+
+    before: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,108 @@
+"""A training that is killed, stopped, or cannot write, in processes of its own."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from maqd_snn.runs import MODEL
+from maqd_snn.training.checkpoint import previous, read_tensors
+from maqd_snn.training.loop import CHECKPOINT
+
+TRAIN = [sys.executable, "-m", "maqd_snn", "train", "digits", "--plan", "4-M-8-M", "--epochs", "6", "--quiet"]
+
+
+def start(out, *options, **popen):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*TRAIN, "--out", str(out), "--resume", *options], env=environment, stderr=subprocess.PIPE, text=True, **popen
+    )
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def start_and_wait(out):
+    """Start, and return the process when it has written a checkpoint within an epoch."""
+    path = out / CHECKPOINT
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    process = start(out, "--checkpoint-steps", "3")
+    while not path.exists() or path.stat().st_mtime_ns == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    return process
+
+
+def model(out):
+    return read_tensors(out / MODEL)[0]
+
+
+def small_files():
+    """Let the system refuse to let a file grow beyond this, as it does on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_killed_stopped_and_without_disk_it_ends_with_the_same_bits(tmp_path):
+    whole, out, moments = tmp_path / "whole", tmp_path / "run", random.Random(0)
+    assert finish(start(whole)) == (0, "")
+
+    process = start_and_wait(out)
+    time.sleep(moments.uniform(0, 0.3))
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
+    for path in (out / CHECKPOINT, previous(out / CHECKPOINT)):
+        assert not path.exists() or read_tensors(path)  # whole
+    (out / f".{'0' * 16}.tmp.safetensors").write_bytes(b"half")  # what a kill within a save leaves
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = start_and_wait(out)
+        process.send_signal(number)
+        code, errors = finish(process)
+        assert code == 128 + number
+        state = read_tensors(out / CHECKPOINT)[1]
+        where = f"in epoch {state['epoch']} after step {state['step']}"
+        assert errors == f"maqd train: stopped by {number.name} {where}; everything is saved; continue with --resume\n"
+
+    before = (out / CHECKPOINT).read_bytes()
+    code, errors = finish(start(out, "--checkpoint-steps", "3", preexec_fn=small_files))
+    assert code == 2
+    assert errors.startswith(f"maqd train: cannot write '{out / CHECKPOINT}'")
+    assert errors.endswith("the previous file, if any, is unchanged\n")
+    assert errors.count("\n") == 1
+    assert (out / CHECKPOINT).read_bytes() == before
+
+    assert finish(start(out)) == (0, "")
+    expected, result = model(whole), model(out)
+    assert expected.keys() == result.keys()
+    assert all(torch.equal(result[name], tensor) for name, tensor in expected.items())
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_ctrl_c_while_torch_is_being_imported_is_one_line():
+    command = [sys.executable, "-X", "importtime", "-m", "maqd_snn", "train", "digits"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith(" torch._utils"):  # it is within
+                process.send_signal(signal.SIGINT)
+                break
+        errors = [line for line in process.stderr if not line.startswith("import time:")]
+        assert process.wait(timeout=60) == 130
+    assert errors == ["maqd: interrupted\n"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_access_is_one_sentence(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir(mode=0o500)
+    code, errors = finish(start(out))
+    assert code == 2
+    assert "cannot write" in errors
+    assert errors.count("\n") == 1
