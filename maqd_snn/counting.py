@@ -9,6 +9,7 @@ over the spikes (`tallies.py`), shared by the op that emits them and all that ta
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import Shape, row
 from maqd_snn.integer.ops import Op, Pair
-from maqd_snn.tallies import Tally, Zones, alike
+from maqd_snn.tallies import Tally, Zones, alike, tally
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Layer:
         """The weight codes of a product, else None."""
         return self.op.weight if isinstance(self.op, ops.Conv2d | ops.Linear) else None
 
-    @property
+    @cached_property
     def weight_bits(self) -> int:
         """Bits of the codes in use: -m..m, or the odd codes of it where no code is even."""
         if self.weight is None:
@@ -310,13 +311,13 @@ def _product(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> Per
     assert taken.units is not None
     assert taken.serial is not None
     fan_out = layer.fan_out[layer.positions]
-    per_zone = taken.active.sum(1)
+    per_zone = taken.active.sum(2)
     return _with_traffic(
         layer,
         {
             "events": per_zone.sum(1),
             "synops": per_zone @ fan_out,
-            "effective_synops": np.einsum("bcz,cz->b", taken.active, layer.effective[:, layer.positions]),
+            "effective_synops": np.einsum("bzc,cz->b", taken.active, layer.effective[:, layer.positions]),
             "unit_spike_acs": taken.units @ fan_out,
             "bit_serial_adds": taken.serial @ fan_out,
         },
@@ -346,7 +347,7 @@ def _threshold(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> P
 
 def _pool(count: str) -> Callable[[Layer, Sequence[Tally], Tally | None], PerSample]:
     def rule(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
-        return {count: inputs[0].active.sum(1) @ layer.fan_out[layer.positions]}
+        return {count: inputs[0].active.sum(2) @ layer.fan_out[layer.positions]}
 
     return rule
 
@@ -374,6 +375,18 @@ COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tally], Tally | None], PerSa
         ops.Readout: _nothing,
     }
 )
+
+
+def run_and_tally(
+    net: IntegerNetwork, codes: Tensor, counted: Mapping[str, Counted]
+) -> tuple[Tensor, dict[str, Tally]]:
+    """Run the network on a batch of codes; return its output and the tallies of the values in `counted`."""
+    tallies: dict[str, Tally] = {}
+
+    def observe(name: str, value: Tensor) -> None:
+        tallies[name] = tally(value, counted[name].zones, counted[name].levels)
+
+    return net.observe(codes, counted, observe), tallies
 
 
 def count(layer: Layer, tallies: Mapping[str, Tally]) -> PerSample:

@@ -25,12 +25,12 @@ from maqd_snn.counting import (
     counted_values,
     fixed_counts,
     layers_of,
+    run_and_tally,
 )
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import row
 from maqd_snn.streaming import Spread, Statistics, constant
-from maqd_snn.tallies import Tally, tally
 
 Array = NDArray[np.int64]
 
@@ -277,17 +277,12 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         size = len(codes)
         if size == 0:
             continue
-        tallies: dict[str, Tally] = {}
-
-        def observe(name: str, value: Tensor, tallies: dict[str, Tally] = tallies) -> None:
-            tallies[name] = tally(value, counted[name].zones, counted[name].levels)
-
-        scores = net.observe(codes, counted, observe)
+        scores, tallies = run_and_tally(net, codes, counted)
         for op in thresholds:
             found = tallies[op.name]
             assert found.histogram is not None
             histograms[op.name] += found.histogram
-            channels[op.name] += found.active.sum((0, 2))
+            channels[op.name] += found.active.sum((0, 1))
         if labels is not None:
             labelled += size
             confusion = _confuse(confusion, scores, labels)

@@ -9,12 +9,16 @@ small sum over them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from maqd_snn.compiled import fast, machine_code, over_batch
 
 Array = NDArray[np.int64]
 Classes = tuple[Array, ...]
@@ -34,6 +38,21 @@ class Zones:
     rows: Classes
     columns: Classes
 
+    @cached_property
+    def of_row(self) -> Array:
+        """Row class of each row, (H,)."""
+        return _class_of(self.rows)
+
+    @cached_property
+    def of_column(self) -> Array:
+        """Column class of each column, (W,)."""
+        return _class_of(self.columns)
+
+    @property
+    def number(self) -> int:
+        """Number of zones."""
+        return len(self.rows) * len(self.columns)
+
     @property
     def representatives(self) -> Array:
         """One position of each zone, (Z,), as an index of the flattened image."""
@@ -41,10 +60,12 @@ class Zones:
         first: list[int] = [int(r[0]) * width + int(c[0]) for r in self.rows for c in self.columns]
         return np.array(first, np.int64)
 
-    @property
-    def sizes(self) -> Array:
-        """Positions of each zone, (Z,)."""
-        return np.array([len(r) * len(c) for r in self.rows for c in self.columns], np.int64)
+
+def _class_of(classes: Classes) -> Array:
+    of = np.zeros(sum(len(part) for part in classes), np.int64)
+    for index, part in enumerate(classes):
+        of[part] = index
+    return of
 
 
 def alike(maps: Sequence[Array], size: int) -> Classes:
@@ -64,7 +85,7 @@ class Tally:
     """What a batch of values holds.
 
     Attributes:
-        active: (B, C, Z) nonzero values. units: (B, Z) sums of magnitudes. serial: (B, Z) sums of the ones in their
+        active: (B, Z, C) nonzero values. units: (B, Z) sums of magnitudes. serial: (B, Z) sums of the ones in their
         binary form; both None where the values are sums, no levels. histogram: how often each level was met, or None.
     """
 
@@ -84,15 +105,15 @@ def tally(x: Tensor, zones: Zones, levels: tuple[int, int] | None) -> Tally:
     if met is None:
         return _tally_of_many(image, zones, low, high)
     batch, channels = image.shape[:2]
-    active = np.zeros((batch, channels, len(zones.sizes)), np.int64)
-    units, serial = np.zeros((2, batch, len(zones.sizes)), np.int64)
+    active = np.zeros((batch, zones.number, channels), np.int64)
+    units, serial = np.zeros((2, batch, zones.number), np.int64)
     histogram = np.zeros(high - low + 1, np.int64)
     for k in met:
         # Values 0 and 1 held in bytes are their own indicator.
         is_own = (low, high) == (0, 1) and image.dtype == torch.uint8
         found = zone_sums(image if is_own else (image == k).view(torch.uint8), zones)
         active += found
-        per_zone = found.sum(1)
+        per_zone = found.sum(2)
         units += abs(k) * per_zone
         serial += abs(k).bit_count() * per_zone
         histogram[k - low] = found.sum()
@@ -102,7 +123,50 @@ def tally(x: Tensor, zones: Zones, levels: tuple[int, int] | None) -> Tally:
 
 
 def _active(image: Tensor, zones: Zones) -> Array:
+    if zones.number == 1 and image.dtype == torch.float32 and _fast(image):
+        last = image.permute(0, 2, 3, 1).contiguous().numpy()
+        found = np.zeros((len(image), 1, image.shape[1]), np.int64)
+        over_batch(machine_code(count_nonzero), len(image), last.reshape(len(image), -1, image.shape[1]), found)
+        return found
     return zone_sums((image != 0).view(torch.uint8), zones)
+
+
+def _fast(x: Tensor) -> bool:
+    return x.device.type == "cpu" and fast()
+
+
+def count_nonzero(start: int, stop: int, values: Any, found: Any) -> None:
+    """Count the nonzero values of samples start..stop: (B, P, C) -> (B, 1, C)."""
+    for b in range(start, stop):
+        counts = np.zeros(values.shape[2], np.int32)
+        for position in range(values.shape[1]):
+            for c in range(values.shape[2]):
+                counts[c] += values[b, position, c] != 0
+        for c in range(values.shape[2]):
+            found[b, 0, c] = counts[c]
+
+
+def sum_words(start: int, stop: int, words: Any, of_row: Any, of_column: Any, columns: int, found: Any) -> None:
+    """Sum the bytes of words (B, H, W, C/8) over the zones of samples start..stop: found is (B, Z, C)."""
+    _, height, width, size = words.shape
+    zones, channels = found.shape[1:]
+    for b in range(start, stop):
+        sums = np.zeros((zones, size), np.uint64)
+        terms = np.zeros(zones, np.int64)
+        for y in range(height):
+            for x in range(width):
+                z = of_row[y] * columns + of_column[x]
+                for c in range(size):
+                    sums[z, c] += words[b, y, x, c]
+                terms[z] += 1
+                if terms[z] == 255:  # one more could overflow a byte
+                    for c in range(channels):
+                        found[b, z, c] += (sums[z, c // 8] >> np.uint64(8 * (c % 8))) & np.uint64(255)
+                    sums[z] = 0
+                    terms[z] = 0
+        for z in range(zones):
+            for c in range(channels):
+                found[b, z, c] += (sums[z, c // 8] >> np.uint64(8 * (c % 8))) & np.uint64(255)
 
 
 def _tally_of_many(image: Tensor, zones: Zones, low: int, high: int) -> Tally:
@@ -126,7 +190,7 @@ def _zones_of_positions(values: Tensor, zones: Zones) -> Array:
 
 
 def zone_sums(ones: Tensor, zones: Zones) -> Array:
-    """Sum bytes of 0 and 1, (B, C, H, W), over each zone: (B, C, Z).
+    """Sum bytes of 0 and 1, (B, C, H, W), over each zone: (B, Z, C).
 
     Eight channels are added at once, as the bytes of one 64-bit word: no byte overflows below 256 terms.
     """
@@ -135,6 +199,11 @@ def zone_sums(ones: Tensor, zones: Zones) -> Array:
     if channels % 8:
         last = F.pad(last, (0, -channels % 8))
     words = _flat(last).view(torch.int64).view(*last.shape[:3], -1)  # (B, H, W, C/8)
+    if _fast(ones):
+        found = np.zeros((len(ones), zones.number, channels), np.int64)
+        by_zone = zones.of_row, zones.of_column, len(zones.columns)
+        over_batch(machine_code(sum_words), len(ones), words.numpy().view(np.uint64), *by_zone, found)
+        return found
     sums: dict[tuple[int, int], Tensor] = {}
     for column, chosen in enumerate(zones.columns):
         for start in range(0, len(chosen), LANE):
@@ -146,7 +215,7 @@ def zone_sums(ones: Tensor, zones: Zones) -> Array:
                     so_far = sums.get((index, column))
                     sums[index, column] = total if so_far is None else so_far + total
     ordered = [sums[r, c] for r in range(len(zones.rows)) for c in range(len(zones.columns))]
-    return torch.stack(ordered, 2)[:, :channels].cpu().numpy()
+    return torch.stack(ordered, 1)[..., :channels].cpu().numpy()
 
 
 def _row_sums(lines: Tensor, rows: Array, at_once: int) -> list[Tensor]:

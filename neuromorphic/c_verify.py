@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from maqd_snn.counting import count, layers_of
+from maqd_snn.counting import count, counted_values, layers_of, run_and_tally
 from maqd_snn.errors import MaqdError, MissingToolError
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.c_export import Source, c_source, code_type, paths
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare
 
@@ -148,13 +146,12 @@ def counted_events(net: IntegerNetwork, codes: NDArray[np.int64]) -> dict[str, t
     layers = {layer.op.name: layer for layer in layers_of(net) if layer.spiking and layer.weight is not None}
     totals = {name: np.zeros(2, np.int64) for name in layers}
 
-    def watch(op: Op, inputs: Sequence[Tensor], output: Tensor) -> None:
-        if op.name in layers:
-            counts = count(layers[op.name], inputs, output)
-            totals[op.name] += [int(torch.as_tensor(counts[key]).sum()) for key in ("events", "effective_synops")]
-
+    counted = counted_values(net)
     for start in range(0, len(codes), BATCH):
-        net.watch(torch.from_numpy(codes[start : start + BATCH]), watch)
+        _, tallies = run_and_tally(net, torch.from_numpy(codes[start : start + BATCH]), counted)
+        for name, layer in layers.items():
+            counts = count(layer, tallies)
+            totals[name] += [int(counts[key].sum()) for key in ("events", "effective_synops")]
     return {name: (int(total[0]), int(total[1])) for name, total in totals.items()}
 
 

@@ -4,31 +4,12 @@ A kernel is a plain function over arrays; `compiled` gives its machine code, whi
 Without numba the formats use NumPy.
 """
 
-import os
-from collections.abc import Callable
-from functools import cache, lru_cache
-from typing import Any
+from functools import cache
 
+from maqd_snn.compiled import NO_NUMBA, Kernel, fast, numba_found
 from maqd_snn.datasets.events.recording import EVENT_DTYPE
 
-Kernel = Callable[..., Any]
-
-NO_NUMBA = "MAQD_NO_NUMBA"  # environment variable: any text but the empty one turns numba off
-
-
-@lru_cache(maxsize=1)
-def numba_found() -> bool:
-    """Return whether numba can be imported."""
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def fast() -> bool:
-    """Return whether kernels are compiled: numba is there, and MAQD_NO_NUMBA is not set."""
-    return not os.environ.get(NO_NUMBA) and numba_found()
+__all__ = ["NO_NUMBA", "compiled", "fast", "numba_found"]
 
 
 @cache
