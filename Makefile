@@ -45,7 +45,7 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install $(PINS) --no-deps spikingjelly loguru
 	touch $@
 
-SOURCES := $(shell find maqd_snn neuromorphic datasets benchmarks -name '*.py' -o -name '*.j2' -o -name '*.css')
+SOURCES := $(shell find maqd_snn neuromorphic datasets benchmarks -name '*.py' -o -name '*.j2' -o -name '*.css' -o -name '*.js')
 
 $(VENV)/wheel.stamp: $(VENV)/test.stamp $(SOURCES) pyproject.toml .ci/wheel
 	.ci/wheel $(VENV)

@@ -63,6 +63,7 @@ SCOPES: Mapping[str, str] = MappingProxyType(
     {
         "arithmetic": "arithmetic alone",
         "memory": "arithmetic and memory",
+        "model": "an analytical model of its own",
         "chip": "a chip's own operations",
         "device": "a device's average operation",
     }
@@ -230,7 +231,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 includes="32-bit operations, addressing, and SRAM accesses of 4 bytes each; layers with levels above 1 "
                 "as the dense network",
                 excludes="control, routing, static power; borders are ignored, as in the paper (arXiv 2210.13107)",
-                scope="memory",
+                scope="model",
                 model="lemaire",
                 memories=Memories(access_bits=32, message_bytes=4000, points=((0, 0.0), *HOROWITZ_POINTS)),
             ),

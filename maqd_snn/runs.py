@@ -29,6 +29,7 @@ from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.neuromorphic import FORMATS, Verification, export, verify
 from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
+from maqd_snn.reporting.samples import sample_records
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
 from maqd_snn.training.checkpoint import load_model, previous, read_tensors, write_tensors
@@ -252,6 +253,7 @@ def make_report(
         "energy": {name: entry.to_dict() for name, entry in priced.items()},
         "baselines": [asdict(baseline) for baseline in baselines(simulation)],
         "break_even": [{**asdict(entry), "pays": entry.pays} for entry in break_even(simulation, priced.values())],
+        "samples": sample_records(net, splits.test.codes, splits.test.labels),
         "exports": [entry.to_dict() for entry in exports],
     }
 

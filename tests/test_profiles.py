@@ -175,7 +175,9 @@ def test_profiles_are_validated():
         Price(1, "guessed", "nowhere")
     with pytest.raises(MaqdError, match=r"mine: unknown operations \['teleport'\]"):
         Profile("mine", "", "", "", {"teleport": Price(1, "measured", "nowhere")}, True, "", "")
-    with pytest.raises(MaqdError, match="mine: scope must be one of arithmetic, memory, chip, device, got 'moon'"):
+    with pytest.raises(
+        MaqdError, match="mine: scope must be one of arithmetic, memory, model, chip, device, got 'moon'"
+    ):
         Profile("mine", "", "", "", {}, True, "", "", scope="moon")
     with pytest.raises(MaqdError, match="mine: model must be one of prices, event-core, lemaire, got 'magic'"):
         Profile("mine", "", "", "", {}, True, "", "", model="magic")

@@ -1,6 +1,8 @@
 """The report page: what it says, that it is one safe and well-formed page, and that charts draw what they are given."""
 
+import base64
 import copy
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from maqd_snn.counting import COUNT_NAMES
+from maqd_snn.pricing import EnergyReport
 from maqd_snn.profiles import PROFILES
 from maqd_snn.reporting import charts
 from maqd_snn.reporting.html import NUMBERED_CLASSES, TERMS, html_report, ratio_text, wilson_interval
@@ -21,6 +24,16 @@ Report = dict[str, Any]
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.test/x onerror=alert(1)>&{{ 7777*7 }}"
 SAMPLES = 200
+RANKS = {
+    "smallest": 900,
+    "largest": 4321,
+    "bin_width": 16,
+    "p05": 1000,
+    "p25": 2000,
+    "p50": 3000,
+    "p75": 3500,
+    "p95": 4000,
+}
 # What the page writes with signs is compared in plain letters.
 PLAIN = str.maketrans({"\N{NO-BREAK SPACE}": " ", "\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-"})
 
@@ -53,24 +66,13 @@ def _layer(name: str, op: str, **values: Any) -> Report:
 
 
 def _energy_entry(name: str, total_pj: float | None, missing: tuple[str, ...] = ()) -> Report:
-    profile = PROFILES[name]
-    prices = {
-        key: {"energy_pj": p.energy_pj, "basis": p.basis, "source": p.source} for key, p in profile.prices.items()
-    }
+    profile = EnergyReport(PROFILES[name], (), 0.0, 0.0, (), {}).to_dict()["profile"]
     return {
-        "profile": {
-            "name": name,
-            "title": profile.title,
-            "node": profile.node,
-            "voltage": profile.voltage,
-            "graded": profile.graded,
-            "includes": profile.includes,
-            "excludes": profile.excludes,
-            "prices": prices,
-        },
+        "profile": profile,
         "total_pj": total_pj,
         "priced_pj": 30_000.0 if total_pj is None else total_pj,
         "unpriced": [f"conv1: {operation}" for operation in missing],
+        "sensitivity": [{"factor": f, "energy_pj": 1e6 * f} for f in (0.5, 1.0, 2.0)] if profile["memories"] else [],
         "layers": [
             {
                 "name": "conv1",
@@ -90,12 +92,31 @@ def _energy_entry(name: str, total_pj: float | None, missing: tuple[str, ...] = 
     }
 
 
+def _picture(width: int = 3, height: int = 2) -> Report:
+    return {"width": width, "height": height, "png": "iVBORw0KGgoAAAANSUhEUgAA"}
+
+
+def _sample(index: int, label: int | None, prediction: int) -> Report:
+    return {
+        "index": index,
+        "label": label,
+        "prediction": prediction,
+        "scores": [300, -20, 7],
+        "input": _picture(),
+        "layers": [
+            {"name": "spike1", "shape": [4, 8, 8], "rate": 0.25, "channels": 3, "picture": _picture()},
+            {"name": "spike2", "shape": [8, 4, 4], "rate": 0.5, "channels": 8, "picture": None},
+        ],
+    }
+
+
 def make_report(**changes: Any) -> Report:
     layers = [
         _layer("conv1", "Conv2d", output_shape=[4, 8, 8], dense_macs=400_000, macs=400_000, weights=36,
                nonzero_weights=27, weight_bits=8, input_bits=5, accumulator_bits=13, input_kind="analog"),
         _layer("spike1", "Threshold", output_shape=[4, 8, 8], neurons=256, levels=2, spikes=12_800,
-               neuron_updates=51_200, threshold_tests=102_400, histogram=[38_400, 10_000, 2_800]),
+               neuron_updates=51_200, threshold_tests=102_400, histogram=[38_400, 10_000, 2_800],
+               channel_spikes=[6_400, 0, 3_200, 3_200]),
         _layer("pool1", "MaxPool2d", spiking=True, compares=12_800),
         _layer("conv2", "Conv2d", spiking=True, input_kind="spikes", output_shape=[8, 4, 4], events=10_000,
                synops=600_000, effective_synops=300_000, unit_spike_acs=700_000, bit_serial_adds=650_000,
@@ -105,7 +126,8 @@ def make_report(**changes: Any) -> Report:
         _layer("readout", "Readout", adds=600),
     ]  # fmt: skip
     totals: Report = {name: sum(layer[name] for layer in layers) for name in COUNT_NAMES}
-    totals["per_sample"] = {name: {"mean": totals[name] / SAMPLES, "deviation": 44.5} for name in COUNT_NAMES}
+    totals["per_sample"] = {name: {"mean": totals[name] / SAMPLES, "deviation": 44.5, **RANKS} for name in COUNT_NAMES}
+    totals |= {"class_synops": [280_000, 210_000, 110_000], "class_spikes": [7_000, 4_200, 1_600]}
     report: Report = {
         "schema": 1,
         "library": "maqd-snn 9.9.9",
@@ -155,17 +177,32 @@ def make_report(**changes: Any) -> Report:
             "layers": layers,
             "total": totals,
             "accuracy": 0.785,
+            "class_samples": [70, 70, 60],
+            "worst_sample": {"index": 17, "label": 2, "counts": {"synops": 4_321}, "layer_synops": {"conv2": 4_321}},
             "confusion": [[60, 10, 0], [5, 57, 8], [0, 20, 40]],
         },
         "energy": {
             "cmos45-int8": _energy_entry("cmos45-int8", 40_000.0),
+            "cmos45-memory": _energy_entry("cmos45-memory", 400_000.0),
             "loihi1": _energy_entry("loihi1", None, ("mac",)),
         },
         "baselines": [
             {"name": "dense-fp32", "title": "dense, fp32", "energy_pj": 8e6, "basis": "measured prices"},
             {"name": "dense-int8", "title": "dense, int8", "energy_pj": 400_000.0, "basis": "measured prices"},
-            {"name": "dense-low-bit", "title": "dense, low-bit", "energy_pj": 20_000.0, "basis": "derived prices"},
+            {"name": "dense-low-bit", "title": "dense, low-bit", "energy_pj": 20_000.0, "basis": "derived prices",
+             "scope": "arithmetic"},
+            {"name": "dense-int8-memory", "title": "dense, int8, SRAM", "energy_pj": 200_000.0,
+             "basis": "estimated prices", "scope": "memory"},
         ],
+        "break_even": [
+            {"profile": "cmos45-int8", "rival": "dense-int8", "share": 1.0, "measured": 0.3, "reason": "",
+             "pays": True},
+            {"profile": "cmos45-memory", "rival": "dense-low-bit-memory", "share": 0.124, "measured": 0.3, "reason": "",
+             "pays": False},
+            {"profile": "loihi1", "rival": "", "share": None, "measured": 0.3, "reason": "no such price", "pays": None},
+            {"profile": "odin", "rival": "", "share": None, "measured": 0.3, "reason": "no such price", "pays": None},
+        ],
+        "samples": [_sample(3, 0, 0), _sample(7, 2, 1)],
         "exports": [
             {
                 "format": "nir",
@@ -185,7 +222,7 @@ def make_report(**changes: Any) -> Report:
 class _Page(HTMLParser):
     """Checks that tags are balanced and gathers text, tags and attributes; `section` narrows the text to one id."""
 
-    VOID = frozenset({"meta", "br"})
+    VOID = frozenset({"meta", "br", "img"})
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -227,7 +264,18 @@ def page() -> _Page:
     return _Page(html_report(make_report()))
 
 
-SECTIONS = ["energy", "layers", "levels", "training", "confusion", "verification", "terms", "provenance"]
+SECTIONS = [
+    "energy",
+    "layers",
+    "activity",
+    "samples",
+    "levels",
+    "training",
+    "confusion",
+    "verification",
+    "terms",
+    "provenance",
+]
 
 
 def test_every_section_is_there_and_in_the_navigation(page: _Page) -> None:
@@ -260,14 +308,37 @@ def test_every_section_is_there_and_in_the_navigation(page: _Page) -> None:
         ("", "0 of 123,456 values differ from the trained model"),
         ("energy", "cmos45-int8, spikes 40.0 nJ"),
         ("energy", "loihi1, spikes no total: more than 30.0 nJ"),
-        ("energy", "Intel Loihi 1 loihi1 no total 30.0 nJ priced not comparable not comparable not comparable 14 nm"),
-        ("energy", "arithmetic, int8 cmos45-int8 40.0 nJ 200 x below 10.0 x below 2.00 x above 45 nm, 0.9 V"),
+        ("energy", "Intel Loihi 1 loihi1 no total 30.0 nJ priced not comparable 14 nm, 0.75 V a chip's own operations"),
+        ("energy", "arithmetic, int8 cmos45-int8 40.0 nJ 200 x below 10.0 x below 2.00 x above 45 nm, 0.9 V arith"),
+        ("energy", "with its memories cmos45-memory 400 nJ - 2.00 x above - 45 nm, 0.9 V arithmetic and memory"),
+        ("energy", "Where it goes, cmos45-memory"),
+        ("energy", "conv2: one synaptic operation of a spike without a level: an accumulation: 30.0 nJ"),
+        ("energy", "Layer by term, cmos45-int8"),
+        ("energy", "conv2 30.0 nJ 30.0 nJ 75.0 % total 30.0 nJ 10.0 nJ 40.0 nJ"),
+        ("energy", "cmos45-memory dense low-bit 12.4 % above: the dense network is cheaper"),
+        ("energy", "cmos45-int8 dense int8 100.0 % below: spikes pay"),
+        ("energy", "Measured here: 30.0 %"),
+        ("energy", "loihi1, odin: no such price"),
+        ("energy", "Profile x 0.5 x 1 x 2 cmos45-memory 500 nJ 1.00 µJ 2.00 µJ"),
+        ("energy", "Memories accesses of 64 bits; messages 8,192 bytes, others as needed"),
+        ("energy", "hop north-south 3 4 pJ"),
+        ("activity", "The most SynOps took image number 17 (star): 4.32 k."),
+        ("activity", "all layers 900 1.00 k 2.00 k 3.00 k 3.50 k 4.00 k 4.32 k 16"),
+        ("activity", "the mean of all is 3.00 k SynOps"),
+        ("activity", "circle 70 4.00 k +33.3 % 100"),
+        ("activity", "star 60 1.83 k -38.9 % 26.7"),
+        ("activity", "4 channels, 0.0 % to 50.0 %, mean 25.0 %; 1 silent channel 0: 50.00 % channel 1: 0.00 %"),
+        ("samples", "Test image 3: circle circle Class scores; the true class is circle circle 300 star 7 square -20"),
+        ("samples", "Test image 7: star square Class scores; the true class is star"),
+        ("samples", "spike1 4 x 8 x 8, 25.0 % spike; the first 3 of 4 channels"),
+        ("samples", "spike2 8 x 4 x 4, 50.0 % spike; left out to keep the page small"),
         ("energy", "No price was published for one multiply-accumulate of a layer that is not spiking: conv1"),
         ("energy", "is k events of k neurons: no graded spikes"),
         ("energy", "Davies et al., IEEE Micro 2018, table 2 (pre-silicon simulation, 0.75 V): neuron update, active"),
         ("energy", "conv1 10.0 nJ (25.0 %)"),
         ("energy", "one multiply-accumulate of a layer that is not spiking 1 0.23 pJ 10.0 nJ 25.0 %"),
-        ("energy", "dense low-bit 20.0 nJ derived prices dense, low-bit"),
+        ("energy", "dense low-bit 20.0 nJ arithmetic alone derived prices dense, low-bit"),
+        ("energy", "dense int8 200 nJ arithmetic and memory estimated prices dense, int8, SRAM"),
         ("layers", "conv1 Conv2d 4 x 8 x 8 36 75 % 8 · 5 · 13 fed no spikes: dense MACs 2.00 k 40.0 %"),
         ("layers", "spike1 Threshold 4 x 8 x 8 0.250 512 threshold tests"),
         ("layers", "pool1 MaxPool2d 10 64 comparisons"),
@@ -329,32 +400,132 @@ def test_the_report_is_not_changed() -> None:
     assert report == before
 
 
-def test_the_page_loads_nothing(page: _Page) -> None:
+def _policy(page: _Page) -> dict[str, str]:
+    content = next(str(v["content"]) for tag, v in page.tags if v.get("http-equiv") == "Content-Security-Policy")
+    return {part.split()[0]: " ".join(part.split()[1:]) for part in content.split(";")}
+
+
+def test_the_page_fetches_nothing_and_runs_its_own_script_alone(page: _Page) -> None:
+    assert [tag for tag, _ in page.tags if tag == "script"] == ["script"]
     for tag, values in page.tags:
-        assert tag not in {"script", "link", "img", "iframe", "object", "embed", "image", "use", "base"}
-        assert not {"src", "srcset", "action", "data", "background", "xlink:href"} & set(values)
+        assert tag not in {"link", "iframe", "object", "embed", "image", "use", "base", "form", "video", "audio"}
+        assert not {"srcset", "action", "data", "background", "xlink:href"} & set(values)
         assert not [name for name in values if name.startswith("on")]
         assert str(values.get("href", "#")).startswith("#")
+        assert "src" not in values or (tag == "img" and str(values["src"]).startswith("data:image/png;base64,"))
         assert not re.search(r"url\(|@import|expression", values.get("style") or "")
     text = html_report(make_report())
     style = text[text.index("<style>") : text.index("</style>")]
     assert len(style) > 1000
     assert not re.search(r"url\(|@import|@font-face", style)
-    assert "default-src 'none'" in text[: text.index("<style>")]
+    script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
+    assert not re.search(r"fetch|XMLHttpRequest|import|innerHTML|eval|document\.write|https?:", script)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert _policy(page) == {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "script-src": f"'sha256-{digest}'",
+    }
 
 
 def test_every_class_has_a_style_and_every_colour_its_dark_and_printed_twin() -> None:
     used: set[str] = set()
-    for report in (make_report(), _many_classes(30)):
+    for report in (make_report(), _many_classes(30), make_report(mapping=MAPPING, compare=COMPARE)):
         for _, values in _Page(html_report(report)).tags:
             used.update(str(values.get("class") or "").split())
     style = files("maqd_snn.reporting").joinpath("report.css").read_text(encoding="utf-8")
-    assert used - {"name"} <= set(re.findall(r"\.([a-z][a-z0-9-]*)", style)) | {"shade8"}
+    for_the_script = {"sortable", "browser", "previous", "next"}
+    assert used - {"name"} - for_the_script <= set(re.findall(r"\.([a-z][a-z0-9-]*)", style)) | {"shade8"}
     light, dark, printed = (
         set(re.findall(r"(--[a-z-]+):", block)) for block in re.findall(r":root \{([^}]*)\}", style)
     )
     assert light == dark == printed
     assert set(re.findall(r"var\((--[a-z-]+)\)", style)) - {"--s"} == light
+
+
+MAPPING: Report = {
+    "title": "On four cores",
+    "text": "Everything fits.",
+    "facts": [["cores", "4 of 128"]],
+    "tables": [{"caption": "Cores", "columns": ["core", "layer"], "rows": [["0", "conv1"], ["1", "conv2"]]}],
+    "figures": [
+        {
+            "caption": "Floor plan",
+            "media": "image/svg+xml",
+            "data": "PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciLz4=",
+        },
+        {"caption": "Not shown", "media": "text/html", "data": "PHN2ZyB4bWxucz0iaHR0cDovL3d3"},
+        {"caption": "Not shown either", "media": "image/png", "data": "no base64 at all, and long enough"},
+    ],
+}
+COMPARE: Report = {
+    "samples": 20,
+    "tools": [
+        {
+            "name": "NeuroBench",
+            "version": "2.3.0",
+            "rows": [
+                {
+                    "metric": "Dense",
+                    "theirs": 1234.5,
+                    "ours": 1234.5,
+                    "name": "dense_macs",
+                    "agrees": True,
+                    "why": "same",
+                },
+                {
+                    "metric": "Effective_ACs",
+                    "theirs": 3,
+                    "ours": 4,
+                    "name": "effective_synops",
+                    "agrees": False,
+                    "why": "?",
+                },
+                {"metric": "footprint", "theirs": 4000, "ours": 100, "name": "bits", "agrees": None, "why": "32 bits"},
+            ],
+        },
+        {"name": "SpikingJelly", "version": "", "problem": "it is not installed", "rows": []},
+    ],
+}
+
+
+def test_a_mapping_and_a_comparison_are_shown_where_there_are_any() -> None:
+    page = _Page(html_report(make_report(mapping=MAPPING, compare=COMPARE)))
+    assert page.ids == [*SECTIONS[:6], "confusion", "compare", "mapping", *SECTIONS[7:]]
+    mapping, compare = page.text("mapping"), page.text("compare")
+    for words in ("On four cores", "Everything fits.", "cores 4 of 128", "core layer 0 conv1 1 conv2", "Floor plan"):
+        assert words in mapping
+    assert "Not shown" not in mapping
+    assert [str(v["src"])[:26] for tag, v in page.tags if v.get("class") == "figure"] == ["data:image/svg+xml;base64,"]
+    for words in (
+        "first 20 test images",
+        "NeuroBench 2.3.0",
+        "Dense 1,234.5 1,234.5 dense_macs equal same",
+        "Effective_ACs 3 4 effective_synops DIFFERS ?",
+        "footprint 4,000 100 bits another definition 32 bits",
+        "SpikingJelly it is not installed",
+    ):
+        assert words in compare
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        None,
+        {},
+        {"width": 3, "height": 2, "png": "javascript:alert(1)"},
+        {"width": 3, "height": 2, "png": 'iVBORw0KGgoAAAANSUhE" onerror="x'},
+        {"width": 3, "height": 2, "png": 7},
+        {"width": 10**6, "height": 2, "png": "iVBORw0KGgoAAAANSUhEUgAA"},
+        {"width": "3", "height": 2, "png": "iVBORw0KGgoAAAANSUhEUgAA"},
+    ],
+)
+def test_a_picture_that_is_none_is_left_out(picture: Any) -> None:
+    report = make_report(samples=[{**_sample(3, 0, 0), "input": picture, "layers": []}])
+    page = _Page(html_report(report))
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "Test image 3: circle" in page.text("samples")
 
 
 def _with_hostile_text(value: Any) -> Any:
@@ -367,14 +538,16 @@ def _with_hostile_text(value: Any) -> Any:
 
 
 def test_all_text_is_data(page: _Page) -> None:
-    text = html_report(_with_hostile_text(make_report()))
+    text = html_report(_with_hostile_text(make_report(mapping=MAPPING, compare=COMPARE)))
     assert "MaxPool2d&lt;script&gt;" in text
-    assert "<script" not in text
-    assert "<img" not in text
+    assert "<script>alert" not in text
+    assert text.count("<script") == 1
+    assert "<img src=http" not in text
     assert "54439" not in text
     attacked = _Page(text)
     assert {tag for tag, _ in attacked.tags} <= {tag for tag, _ in page.tags}
-    assert not [name for _, values in attacked.tags for name in values if name.startswith("on") or name == "src"]
+    assert not [name for _, values in attacked.tags for name in values if name.startswith("on")]
+    assert not [values for _, values in attacked.tags if "src" in values]  # no picture is plain base64 any more
     assert "<script>alert('x')</script>" in attacked.text("")
 
 
@@ -396,8 +569,8 @@ def test_hostile_text_is_shown_as_text(place: str) -> None:
     else:
         report["recipe"][HOSTILE] = 1
     text = html_report(report)
-    assert "<script" not in text
-    assert "<img" not in text
+    assert text.count("<script") == 1
+    assert "<img src=http" not in text
     assert " ".join(HOSTILE.split()) in _Page(text).text()
 
 
@@ -409,6 +582,8 @@ def test_halves_of_surrogate_pairs_can_be_written() -> None:
 
 def _paths(value: Report) -> Iterator[tuple[str, ...]]:
     yield from ((name,) for name in value if name != "simulation")
+    optional = ("class_samples", "worst_sample", "confusion", "accuracy")
+    yield from (("simulation", name) for name in optional)
     yield from (("dataset", name) for name in value["dataset"])
     yield from (("recipe", name) for name in value["recipe"])
     yield from (("provenance", name) for name in value["provenance"])
@@ -432,6 +607,7 @@ def test_the_counts_alone_make_a_page() -> None:
         ("", "Not verified no file was exported folding was not checked"),
         ("energy", "No energy profile was asked for."),
         ("training", "The report holds no training history."),
+        ("samples", "The report holds no samples to look at."),
         ("confusion", "no confusion matrix"),
         ("verification", "No file was exported."),
     ):
@@ -492,7 +668,7 @@ def test_a_chip_is_not_compared_with_arithmetic_of_another_node() -> None:
     page = _Page(html_report(report))
     assert "Energy per image 40.0 nJ" in page.text("")
     assert " below dense" not in page.text("")
-    assert page.text("energy").count("not comparable") == len(report["baselines"])
+    assert page.text("energy").count("not comparable") == 1
 
 
 def _many_classes(size: int) -> Report:

@@ -13,6 +13,8 @@ LABELLED_LEVELS = 5  # up to here every level of a histogram carries its share, 
 DRAWN_LEVELS = 32  # beyond, the bars of a histogram are one shape
 DRAWN_CLASSES = 128  # beyond, neighbouring classes of a heat map share a cell
 SHADES = 8
+DRAWN_CELLS = 1024  # beyond, neighbouring channels share a cell
+TITLED_CELLS = 256  # beyond, cells of one shade are one shape
 
 
 @dataclass(frozen=True)
@@ -320,6 +322,48 @@ def _stroke(
     if len(points) <= 40:
         drawn.append(_tag("svg", *points, **box))
     return drawn
+
+
+def cells(rates: Sequence[float], label: str) -> str:
+    """Return one shaded cell per rate in 0..1, in rows: spike rates of channels. The shade grows with the square root.
+
+    Args:
+        rates: shares of 1. label: what the chart shows.
+
+    >>> cells([0.0, 1.0], "rates").count("<path")
+    2
+    """
+    block = math.ceil(len(rates) / DRAWN_CELLS) or 1
+    means = [sum(rates[at : at + block]) / len(rates[at : at + block]) for at in range(0, len(rates), block)]
+    across = min(len(means), max(8, math.ceil(math.sqrt(len(means) * 4)))) or 1
+    down = math.ceil(len(means) / across)
+    drawn = []
+    shapes: dict[str, str] = {}
+    for index, rate in enumerate(means):
+        row, column = divmod(index, across)
+        shade = math.ceil(math.sqrt(min(max(rate, 0.0), 1.0)) * SHADES)
+        place = f"M{column} {row}h.92v.92h-.92z"
+        if len(means) <= TITLED_CELLS:
+            first = index * block
+            name = f"channel {first}" if block == 1 else f"channels {first} to {min(first + block, len(rates)) - 1}"
+            title = _tag("title", escape(f"{name}: {100 * rate:.2f} %"))
+            drawn.append(_tag("path", title, d=place, class_=_shade_class(shade)))
+        else:
+            shapes[_shade_class(shade)] = shapes.get(_shade_class(shade), "") + place
+    drawn += [_tag("path", d=shapes[style], class_=style) for style in sorted(shapes)]
+    return _tag(
+        "svg",
+        *drawn,
+        class_="chart cells",
+        role="img",
+        aria_label=label,
+        viewBox=f"0 0 {across} {down}",
+        style=f"max-width:{across * 22}px",
+    )
+
+
+def _shade_class(shade: int) -> str:
+    return f"right shade{shade}" if shade else "frame"
 
 
 def heat_map(matrix: Sequence[Sequence[int]], label: str) -> tuple[str, int]:
