@@ -146,7 +146,7 @@ class SpikingNetwork(nn.Module):
             return self._run(codes, watch)
 
     def _run(self, codes: Tensor, watch: Watch | None) -> Tensor:
-        values = {INPUT: self._centred(codes)}
+        values = {INPUT: self.centred(codes)}
         if watch is not None:
             watch(INPUT, values[INPUT])
         for name in self.names:
@@ -159,12 +159,27 @@ class SpikingNetwork(nn.Module):
                     values.pop(used, None)
         return values[self.names[-1]]
 
-    def _centred(self, codes: Tensor) -> Tensor:
+    def centred(self, codes: Tensor) -> Tensor:
+        """Return the codes minus the zero point in floating point, (B, C, H, W).
+
+        The range of the codes is checked, except where their type guarantees it (uint8 codes of a range 0..255) and in
+        compiled code, which cannot look at values.
+
+        Raises:
+            MaqdError: codes of a wrong shape, outside their range, or no whole numbers.
+        """
         spec = self.input_spec
         if codes.ndim != 4 or tuple(codes.shape[1:]) != spec.shape:
             raise MaqdError(
                 f"input codes must have shape (batch, {', '.join(map(str, spec.shape))}), got {tuple(codes.shape)}"
             )
+        guaranteed = codes.dtype == torch.uint8 and spec.low <= 0 and spec.high >= 255
+        if not (guaranteed or torch.compiler.is_compiling()):
+            codes = self._checked(codes)
+        return codes.to(torch.float64 if spec.wide else torch.float32) - spec.zero_point
+
+    def _checked(self, codes: Tensor) -> Tensor:
+        spec = self.input_spec
         if codes.is_floating_point():
             if not bool((codes == codes.round()).all()):  # NaN is not equal to itself
                 raise MaqdError("input codes must be whole numbers, got fractions or NaN; feed the integer codes")
@@ -173,7 +188,7 @@ class SpikingNetwork(nn.Module):
         if codes.numel():
             low, high = torch.aminmax(codes)
             check_codes(int(low), int(high), spec.low, spec.high)
-        return codes.to(torch.float64 if spec.wide else torch.float32) - spec.zero_point
+        return codes
 
     def trace(self, codes: Tensor) -> dict[str, Tensor]:
         """Return every node's output by name, the input's included."""

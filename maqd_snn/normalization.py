@@ -3,6 +3,7 @@
 Axis letters: B batch, C channels, H height, W width; z is (B, C) or (B, C, H, W).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,6 +34,99 @@ READINGS: Mapping[str, Reading] = MappingProxyType(
 
 # A mini-batch of this many samples replaces the share `momentum` of the running estimates; smaller ones replace less.
 REFERENCE_BATCH = 128
+
+
+SumOverProcesses = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one mini-batch: what it is normalized by, and what the running estimates take from it.
+
+    `mean` and `variance` are (1 or B, 1 or C) in float32, `first` and `second` the moments E[z] and E[z^2] in float64,
+    (1,) or (C,) each, and `samples` the number of samples that they are of.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    first: Tensor
+    second: Tensor
+    samples: int | Tensor
+
+
+def batch_statistics(
+    z: Tensor, reading: str, label: str = "normalization", sum_over_processes: SumOverProcesses | None = None
+) -> Statistics:
+    """Return the statistics of a mini-batch: mean = E[z] and variance = E[(z - mean)^2] over the axes of the reading.
+
+    Sums go over positions first and then over the other axes: short sums round less, and a slab of one sample stays in
+    the cache.
+
+    Args:
+        z: (B, C) or (B, C, H, W).
+        reading: a name of `READINGS`.
+        label: the name that errors give.
+        sum_over_processes: the differentiable sum over the processes that share the batch; None for this one alone.
+
+    Raises:
+        MaqdError: fewer than two values for a statistic.
+
+    >>> of = batch_statistics(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), "batch")
+    >>> of.mean.tolist(), of.variance.tolist(), of.second.tolist()
+    ([[3.0, 5.0]], [[4.0, 4.0]], [13.0, 29.0])
+    """
+    values = z.float()
+    mean_axes, variance_axes = statistic_axes(reading)
+    count = min(extent(z, mean_axes), extent(z, variance_axes))
+    if count < 2:
+        raise MaqdError(
+            f"{label}: the statistics of the {reading!r} normalization need at least 2 values, but an accumulator of "
+            f"shape {tuple(z.shape)} gives {count}; use a larger batch or another normalization"
+        )
+    mean = by_channel(values).sum(mean_axes, keepdim=True) / extent(z, mean_axes)
+    centred = values - per_position(mean, z.ndim)
+    variance = by_channel(centred.square()).sum(variance_axes, keepdim=True) / extent(z, variance_axes)
+    # Squared in float64: far from zero, the variance is a small difference of large numbers.
+    squared = mean.double().square()
+    if 1 in variance_axes:
+        squared = squared.mean(1, keepdim=True)
+    first, second = mean.double().mean(0), (variance.double() + squared).mean(0)
+    if sum_over_processes is None:
+        return Statistics(mean, variance, first, second, len(z))
+    samples, first, second = _over_processes(len(z), first, second, sum_over_processes)
+    if 0 in mean_axes:
+        squared = first.square().mean() if 1 in variance_axes else first.square()
+        mean, variance = first.float().unsqueeze(0), (second - squared).clamp_min(0).float().unsqueeze(0)
+    return Statistics(mean, variance, first, second, samples)
+
+
+def statistic_axes(reading: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes, beside the positions, of the mean and of the variance: 0 is the batch, 1 the channels."""
+    of = READINGS[reading]
+    mean = tuple(axis for axis, over in enumerate((of.mean_over_batch, of.mean_over_channels)) if over)
+    variance = tuple(axis for axis, over in enumerate((of.mean_over_batch, of.variance_over_channels)) if over)
+    return mean, variance
+
+
+def extent(z: Tensor, axes: tuple[int, ...]) -> int:
+    """Return the number of values that a statistic over the positions and these axes is taken of."""
+    return math.prod([z.shape[axis] for axis in (*axes, *range(2, z.ndim))])
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """Return the sums over the positions, (B, C)."""
+    return x.sum(tuple(range(2, x.ndim))) if x.ndim > 2 else x
+
+
+def per_position(x: Tensor, ndim: int) -> Tensor:
+    """Return x of (1 or B, 1 or C) with axes of one position appended, for a tensor of `ndim` axes."""
+    return x.view(*x.shape, *(1,) * (ndim - 2))
+
+
+def batch_coefficients(mean: Tensor, variance: Tensor, gain: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return a = gain/sqrt(variance + eps) and b = bias - mean*a, each (1 or B, C)."""
+    a = gain * torch.rsqrt(variance + eps)
+    return a, bias - mean * a
 
 
 class FoldableNorm(nn.Module):
@@ -81,7 +175,7 @@ class FoldableNorm(nn.Module):
             raise MaqdError(f"momentum must lie in (0, 1], got {momentum}")
         self.channels, self.reading, self.eps, self.momentum = channels, reading, eps, momentum
         self.label = "normalization"  # the name that errors give; the network sets it to the part's name
-        self.sum_over_processes: Callable[[Tensor], Tensor] | None = None
+        self.sum_over_processes: SumOverProcesses | None = None
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         axes = READINGS[reading]
@@ -103,9 +197,10 @@ class FoldableNorm(nn.Module):
         """
         if not self.training:
             return self.folded()
-        mean, variance = self._statistics(z)
-        a = self.gain * torch.rsqrt(variance + self.eps)
-        return a, self.bias - mean * a
+        of = batch_statistics(z, self.reading, self.label, self.sum_over_processes)
+        self.observe(of)
+        a, b = batch_coefficients(of.mean, of.variance, self.gain, self.bias, self.eps)
+        return (a.squeeze(0), b.squeeze(0)) if READINGS[self.reading].mean_over_batch else (a, b)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the inference pair a = gain/sqrt(variance + eps), b = bias - mean*a, each (C,) in float32.
@@ -119,50 +214,18 @@ class FoldableNorm(nn.Module):
         b = self.bias.detach().double() - mean * a
         return a.float(), b.float()
 
-    def _statistics(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        axes = READINGS[self.reading]
-        values = z.float().flatten(2) if z.ndim > 2 else z.float().unsqueeze(2)  # (B, C, H*W)
-        mean_axes = tuple(
-            axis for axis, over in enumerate((axes.mean_over_batch, axes.mean_over_channels, True)) if over
-        )
-        variance_axes = tuple(
-            axis for axis, over in enumerate((axes.mean_over_batch, axes.variance_over_channels, True)) if over
-        )
-        count = min(_extent(values, mean_axes), _extent(values, variance_axes))
-        if count < 2:
-            raise MaqdError(
-                f"{self.label}: the statistics of the {self.reading!r} normalization need at least 2 values, but an "
-                f"accumulator of shape {tuple(z.shape)} gives {count}; use a larger batch or another normalization"
-            )
-        mean = values.mean(mean_axes, keepdim=True)  # (1|B, 1|C, 1)
-        variance = (values - mean).square().mean(variance_axes, keepdim=True)
-        # Squared in float64: far from zero, the variance is a small difference of large numbers.
-        second = variance.double() + mean.double().square().mean(variance_axes, keepdim=True)
-        batch: int | Tensor = len(values)
-        first_moment, second_moment = mean.double().mean(0).view(-1), second.mean(0).view(-1)
-        if self.sum_over_processes is not None:
-            batch, first_moment, second_moment = _over_processes(
-                len(values), first_moment, second_moment, self.sum_over_processes
-            )
-            if axes.mean_over_batch:
-                squared = first_moment.square().mean() if axes.variance_over_channels else first_moment.square()
-                mean, variance = first_moment.float(), (second_moment - squared).clamp_min(0).float()
-        with torch.no_grad():
-            self._update(batch, first_moment, second_moment)
-        if axes.mean_over_batch:
-            return mean.view(-1), variance.view(-1)
-        return mean.squeeze(2), variance.squeeze(2)
-
-    def _update(self, batch: int | Tensor, mean: Tensor, second_moment: Tensor) -> None:
-        self.samples += batch
-        share = 1 - (1 - self.momentum) ** (batch / REFERENCE_BATCH)
-        weight = torch.clamp(batch / self.samples.double(), min=share)
-        self.running_mean.lerp_(mean, weight)
-        self.running_second_moment.lerp_(second_moment, weight)
+    @torch.no_grad()
+    def observe(self, of: Statistics) -> None:
+        """Take the statistics of a mini-batch into the running ones."""
+        self.samples += of.samples
+        share = 1 - (1 - self.momentum) ** (of.samples / REFERENCE_BATCH)
+        weight = torch.clamp(of.samples / self.samples.double(), min=share)
+        self.running_mean.lerp_(of.first, weight)
+        self.running_second_moment.lerp_(of.second, weight)
 
 
 def _over_processes(
-    batch: int, mean: Tensor, second_moment: Tensor, sum_over_processes: Callable[[Tensor], Tensor]
+    batch: int, mean: Tensor, second_moment: Tensor, sum_over_processes: SumOverProcesses
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (samples, mean, second moment) over all processes, given those of this one; float64 moments, (1,) or (C,).
 
@@ -171,13 +234,6 @@ def _over_processes(
     mine = torch.cat([mean.new_full((1,), batch), batch * mean, batch * second_moment])
     count, sums, squares = torch.split(sum_over_processes(mine), [1, mean.numel(), second_moment.numel()])
     return count.detach().round().long().view(()), sums / count, squares / count
-
-
-def _extent(values: Tensor, axes: tuple[int, ...]) -> int:
-    count = 1
-    for axis in axes:
-        count *= values.shape[axis]
-    return count
 
 
 class LayerBatchNorm(FoldableNorm):

@@ -37,6 +37,8 @@ def floor_clip(u: Tensor, low: int, high: int) -> Tensor:
     >>> floor_clip(torch.tensor([-3.0, -0.1, 0.9, 5.0]), -1, 1).tolist()
     [-1.0, -1.0, 0.0, 1.0]
     """
+    if not torch.is_grad_enabled():
+        return torch.floor(u).clamp_(low, high)
     codes: Tensor = _FloorClip.apply(u, low, high)  # type: ignore[no-untyped-call]
     return codes
 

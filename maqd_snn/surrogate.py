@@ -5,6 +5,7 @@ Axis letters: none here, everything is elementwise. u is the distance to a thres
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -111,17 +112,47 @@ class External:
     function: Callable[[Tensor], Tensor]
 
     def derivative(self, u: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            out = self.function(leaf)
-            if not isinstance(out, Tensor) or out.shape != u.shape or not out.requires_grad:
-                raise MaqdError(
-                    f"a surrogate callable must map a tensor to a differentiable tensor of the same shape, but "
-                    f"{self.function!r} did not; pass for example snntorch.surrogate.atan() or "
-                    "spikingjelly.activation_based.surrogate.ATan()"
-                )
-            (h,) = torch.autograd.grad(out.sum(), leaf)
-        return h
+        if torch.compiler.is_compiling():
+            h: Tensor = _opaque_derivative(u, _key(self.function))
+            return h
+        return _derivative_of(self.function, u)
+
+
+def _derivative_of(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = u.detach().requires_grad_()
+        out = function(leaf)
+        if not isinstance(out, Tensor) or out.shape != u.shape or not out.requires_grad:
+            raise MaqdError(
+                f"a surrogate callable must map a tensor to a differentiable tensor of the same shape, but "
+                f"{function!r} did not; pass for example snntorch.surrogate.atan() or "
+                "spikingjelly.activation_based.surrogate.ATan()"
+            )
+        (h,) = torch.autograd.grad(out.sum(), leaf)
+    return h
+
+
+# Compiled code cannot trace another library's autograd function. It calls an operator instead, which finds the callable
+# by its key.
+_CALLABLES: dict[int, Callable[[Tensor], Tensor]] = {}
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _key(function: Callable[[Tensor], Tensor]) -> int:
+    _CALLABLES[id(function)] = function
+    return id(function)
+
+
+@torch.library.custom_op("maqd_snn::surrogate_derivative", mutates_args=())
+def _opaque_derivative(u: Tensor, key: int) -> Tensor:
+    # An operator runs below autograd; a thread of its own stands above it again.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_derivative_of, _CALLABLES[key], u).result().clone(memory_format=torch.preserve_format)
+
+
+@_opaque_derivative.register_fake
+def _(u: Tensor, key: int) -> Tensor:
+    return torch.empty_like(u)
 
 
 SURROGATES: Mapping[str, Callable[[], Surrogate]] = MappingProxyType(

@@ -119,3 +119,37 @@ def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
         raise MaqdError(f"the weight step must be above 0, got {s}")
     half = states // 2
     return 2 * floor_clip(v / (2 * s), -half, half - 1) + 1
+
+
+def weight_codes_backward(grad: Tensor, v: Tensor, states: int, step: float | None = None) -> Tensor:
+    """Return the gradient of v, given that of `weight_codes(v, states, step)`; no graph is needed.
+
+    >>> v = torch.tensor([-9.0, -0.7, 0.2], requires_grad=True)
+    >>> weight_codes(v, 3, step=0.5).sum().backward()
+    >>> bool((v.grad == weight_codes_backward(torch.ones(3), v.detach(), 3, step=0.5)).all())
+    True
+    """
+    top = largest_weight_code(states)
+    s = default_weight_step(states) if step is None else step
+    if states % 2:
+        u, low, high = v / s + 0.5, -top, top
+    else:
+        u, low, high = v / (2 * s), -(states // 2), states // 2 - 1
+    return grad * ((u >= low) & (u < high + 1)) / s
+
+
+def standardize_backward(grad: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return the gradient of the weight, given that of `standardize(weight, eps)`; no graph is needed.
+
+    With d the standard deviation of N weights, c = w - mean and e = d + eps:
+    dL/dw = (g - mean(g))/e - c * sum(g c) / (e^2 d (N - 1)), the last term being zero where d is.
+
+    Args:
+        grad, weight: (O, ...).
+    """
+    flat, g = weight.flatten(1), grad.flatten(1)
+    deviation, mean = torch.std_mean(flat, dim=1, keepdim=True)
+    centred, scale = flat - mean, deviation + eps
+    share = (g * centred).sum(1, keepdim=True) / (scale.square() * deviation * (flat.shape[1] - 1))
+    share = torch.where(deviation > 0, share, torch.zeros_like(share))
+    return ((g - g.mean(1, keepdim=True)) / scale - centred * share).view_as(weight)

@@ -3,44 +3,74 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from maqd_snn.errors import unknown_name
-from maqd_snn.graph import SpikingNetwork, Watch
-from maqd_snn.layers import QuantizedProduct
+from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.graph import INPUT, SpikingNetwork, Watch
+from maqd_snn.layers import NormSpike, QuantizedProduct
+from maqd_snn.normalization import Statistics
+from maqd_snn.tape import Operands, Tape, Tensors, tape_of
 
 
 @dataclass(frozen=True)
 class Precision:
-    """In which numbers the products of a training step run; parameters, statistics and gradients stay float32.
-
-    `autocast` is the type of the products, or None for float32.
-    """
+    """In which numbers the products of a training step run; parameters, statistics and elementwise work are float32."""
 
     text: str
-    autocast: torch.dtype | None = None
+    operands: Operands = Operands()  # noqa: RUF009 - frozen
 
 
 PRECISIONS: Mapping[str, Precision] = MappingProxyType(
     {
         "fp32": Precision("float32 throughout"),
-        "bf16-mixed": Precision("products in bfloat16: operands exact, sums above 256 rounded", torch.bfloat16),
+        "bf16-mixed": Precision(
+            "products in bfloat16: integer operands are exact, sums above 256 and gradients are rounded",
+            Operands(torch.bfloat16),
+        ),
+        "int8-forward": Precision(
+            "the numbers of fp32, with the forward convolutions in 8 bits wherever that is exact; on the CPU only",
+            Operands(int8=True),
+        ),
     }
 )
 
 LARGEST_EXACT_BF16 = 256
 
 
+def cpu_has_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 (AVX512_BF16, AMX_BF16, or Arm's BF16).
+
+    Without it, bfloat16 is emulated: right, and several times slower than float32.
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # type: ignore[no-any-return]
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def rounded_share(sums: Tensor) -> float:
+    """Return the share of product sums that bfloat16 may round: those above 256 in magnitude.
+
+    >>> rounded_share(torch.tensor([3.0, -256.0, 258.0, -1000.0]))
+    0.5
+    """
+    return float((sums.abs() > LARGEST_EXACT_BF16).float().mean())
+
+
 class TrainingForward(nn.Module):
     """codes (B, C, H, W) -> logits (B, classes) of the model in training mode; see `prepare`.
 
-    `rounded_shares` holds, for every product of a bf16 step that was watched, the share of its sums above 256, which
-    bfloat16 rounds.
+    `rounded_shares` holds, for every product of a bfloat16 step that was watched, the share of its sums above 256: those
+    that bfloat16 rounds.
     """
 
     def __init__(self, model: SpikingNetwork, precision: str, compiled: bool) -> None:
@@ -51,36 +81,112 @@ class TrainingForward(nn.Module):
         self.precision = PRECISIONS[precision]
         self.compiled = compiled
         self.rounded_shares: dict[str, float] = {}
+        self._tape: Tape | None = None
+        self._sums: list[Any] = []
+        self._weights: tuple[list[tuple[int, int]], list[Tensor]] | None = None
+        self._norms = [part.norm if isinstance(part, NormSpike) else None for part in map(model.part, model.names)]
+        tape_of(model, self.precision.operands)  # refuses what it cannot train, now and not at the first step
 
     def forward(self, codes: Tensor, watch: Watch | None = None) -> Tensor:
-        dtype = self.precision.autocast
-        if dtype is not None and watch is not None:
-            watch = self._noting_rounded(watch)
-        with torch.autocast(codes.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            logits: Tensor = self.model(codes, watch)
-        return logits.float()
+        if not self.model.training:
+            raise MaqdError("the training forward needs model.train(); call the model itself to evaluate it")
+        x = self.model.centred(codes).float()
+        if watch is not None:
+            watch(INPUT, x)
+            if self.precision.operands.dtype == torch.bfloat16:
+                watch = self._noting_rounded(watch)
+        logits: Tensor = _Run.apply(self, x, watch, *self.model.parameters())  # type: ignore[no-untyped-call]
+        return logits
+
+    def tape(self) -> Tape:
+        """Return the steps; written anew where the statistics have come to be those of several processes."""
+        sums = [norm and norm.sum_over_processes for norm in self._norms]
+        if self._tape is None or sums != self._sums:
+            self._tape, self._sums = tape_of(self.model, self.precision.operands), sums
+            self._functions = _Functions.of(self._tape, self.compiled and not any(sums))
+        return self._tape
+
+    def operands(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the weight codes and the other parameters; computed once for the same state of the parameters."""
+        state = [(parameter.data_ptr(), parameter._version) for parameter in parameters]
+        if self._weights is None or self._weights[0] != state:
+            self._weights = state, self._functions.operands(parameters)
+        return self._weights[1]
+
+    def observe(self, extras: Sequence[Tensors], batch: int) -> None:
+        """Take the statistics of a step into the running ones."""
+        for norm, extra in zip(self._norms, extras, strict=True):
+            if norm is not None:
+                mean, variance, first, second, *samples = extra
+                norm.observe(Statistics(mean, variance, first, second, samples[0] if samples else batch))
 
     def _noting_rounded(self, watch: Watch) -> Watch:
         def noting(name: str, output: Tensor) -> None:
-            if name in self.model.names and isinstance(self.model.part(name), QuantizedProduct):
-                self.rounded_shares[name] = float((output.abs() > LARGEST_EXACT_BF16).float().mean())
+            if isinstance(self.model.part(name), QuantizedProduct):
+                self.rounded_shares[name] = rounded_share(output)
             watch(name, output)
 
         return noting
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """The three functions of a tape, compiled or as they are; a watched step runs as it is."""
+
+    operands: Callable[..., list[Tensor]]
+    forward: Callable[..., tuple[Tensor, list[Tensor], list[Tensors]]]
+    backward: Callable[..., list[Tensor]]
+
+    @classmethod
+    def of(cls, tape: Tape, compiled: bool) -> "_Functions":
+        if not compiled:
+            return cls(tape.operands, tape.forward, tape.backward)
+        return cls(
+            *(torch.compile(f, fullgraph=True, dynamic=False) for f in (tape.operands, tape.forward, tape.backward))
+        )
+
+
+class _Run(torch.autograd.Function):
+    """The whole network as one function, whose backward pass is the tape's."""
+
+    @staticmethod
+    def forward(ctx, run, x, watch, *parameters):  # type: ignore[no-untyped-def]
+        tape = run.tape()
+        operands = run.operands(parameters)
+        function = run._functions.forward if watch is None else tape.forward
+        logits, kept, extras = function(x, operands, *(() if watch is None else (watch,)))
+        run.observe(extras, len(x))
+        flat = [tensor for extra in extras for tensor in extra]
+        ctx.save_for_backward(*kept, *flat, *operands, *parameters)
+        ctx.lengths = len(kept), [len(extra) for extra in extras], len(operands)
+        ctx.of_tape = tape.backward if watch is not None else run._functions.backward
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        saved = iter(ctx.saved_tensors)
+        of_kept, of_extras, of_operands = ctx.lengths
+        kept = [next(saved) for _ in range(of_kept)]
+        extras = [tuple(next(saved) for _ in range(length)) for length in of_extras]
+        operands = [next(saved) for _ in range(of_operands)]
+        return None, None, None, *ctx.of_tape(grad, kept, extras, operands, list(saved))
 
 
 def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = False) -> TrainingForward:
     """Return the training forward of the model: (codes, watch or None) -> logits, on the device of the model.
 
     It is a module that holds the model, so that it can be handed to DistributedDataParallel. The model must be in
-    training mode. A call with `watch` runs uncompiled, since it hands out every node's output.
+    training mode. Activations lie channels-last; what the backward pass needs of them is kept in few bits. Weights are
+    standardized and rounded once for each state of the parameters, not once per call. A call with `watch` runs
+    uncompiled, since it hands out every node's output.
 
     Args:
         precision: a name of `PRECISIONS`.
-        compiled: run through `torch.compile`.
+        compiled: run through `torch.compile`; the first step takes a minute or so.
 
     Raises:
-        MaqdError: an unknown precision.
+        MaqdError: an unknown precision; a part without a training step.
 
     >>> from maqd_snn import build
     >>> model = build("mlp", input_shape=(1, 4, 4), classes=3, plan="8")

@@ -1,0 +1,595 @@
+"""The training step of a network, written out: forward, what is kept, backward.
+
+Each part becomes a `Step` with a forward and a backward of its own, so that what the backward pass keeps is chosen here
+and not by autograd: levels in bits, accumulators as int16 where their bound allows, pooling indices in bits, nothing
+that is cheap to compute again. The plain forward of the parts is the definition; the steps equal it within float
+rounding.
+
+Axis letters: B batch, I input channels, O output channels, C channels, H height, W width. Value 0 is the input; value
+i + 1 is the output of step i.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maqd_snn import layers
+from maqd_snn.errors import MaqdError
+from maqd_snn.graph import INPUT, SpikingNetwork, Watch
+from maqd_snn.int8 import exact, int8_conv2d
+from maqd_snn.integer.geometry import output_size
+from maqd_snn.normalization import (
+    SumOverProcesses,
+    batch_coefficients,
+    batch_statistics,
+    by_channel,
+    extent,
+    per_position,
+    statistic_axes,
+)
+from maqd_snn.packing import Span, keep, restore
+from maqd_snn.rounding import floor_clip
+from maqd_snn.spike import level, normalize
+from maqd_snn.surrogate import Rectangle, Surrogate, staircase_derivative
+from maqd_snn.weights import (
+    largest_weight_code,
+    standardize,
+    standardize_backward,
+    weight_codes,
+    weight_codes_backward,
+)
+
+Pair = tuple[int, int]
+Tensors = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]  # of the inputs of a step; None where nobody asks for it
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """One part of a training step.
+
+    `inputs` are the values it takes. `parameters` are the places of its parameters in the network's list; in place of a
+    weight the step is given the weight codes. `needs_inputs` says that the backward pass reads the inputs.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    parameters: tuple[int, ...]
+    needs_inputs = False
+
+    @abstractmethod
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        """Return the output, and what the backward pass needs beside the inputs."""
+
+    @abstractmethod
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        """Return the gradients of the inputs and those of the operands."""
+
+
+@dataclass(frozen=True)
+class Convolution(Step):
+    """z = sum over taps of q * x, with operands in `dtype`, or in 8 bits (forward only, exact)."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    dtype: torch.dtype = torch.float32
+    int8: bool = False
+    needs_inputs = True
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        (x,), (q,) = inputs, operands
+        if self.int8:
+            z: Tensor = int8_conv2d(x.to(torch.uint8), q, self.stride, self.padding, self.dilation, self.groups)
+            return z, ()
+        x, q = x.to(self.dtype), q.to(self.dtype)
+        return F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups), ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        (x,), (q,) = inputs, operands
+        wanted = (self.inputs[0] != 0, True, False)
+        geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
+        of_x, of_q, _ = torch.ops.aten.convolution_backward(
+            grad.to(self.dtype), x.to(self.dtype), q.to(self.dtype), None, *geometry, wanted
+        )
+        return (of_x,), (of_q.float(),)
+
+
+@dataclass(frozen=True)
+class MatrixProduct(Step):
+    """z = q x, with operands in `dtype`."""
+
+    dtype: torch.dtype = torch.float32
+    needs_inputs = True
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        return F.linear(inputs[0].to(self.dtype), operands[0].to(self.dtype)), ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        grad = grad.to(self.dtype)
+        of_x = grad @ operands[0].to(self.dtype) if self.inputs[0] != 0 else None
+        return (of_x,), ((grad.t() @ inputs[0].to(self.dtype)).float(),)
+
+
+@dataclass(frozen=True)
+class NormAndSpike(Step):
+    """k = clip(floor(n*(a*z + b) + 1/2), low, n) with the statistics of the batch; without levels max(0, a*z + b)."""
+
+    reading: str = "layer"
+    eps: float = 1e-5
+    low: int = 0
+    n: int | None = 1
+    surrogate: Surrogate = Rectangle()  # noqa: RUF009 - frozen
+    sum_over_processes: SumOverProcesses | None = None
+    needs_inputs = True
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        (z,), (gain, bias) = inputs, operands
+        of = batch_statistics(z, self.reading, self.name, self.sum_over_processes)
+        x = normalize(z, *batch_coefficients(of.mean, of.variance, gain, bias, self.eps))
+        k = torch.relu(x) if self.n is None else level(x, self.low, self.n).to(Span(self.low, self.n).dtype)
+        samples = (of.samples,) if isinstance(of.samples, Tensor) else ()
+        return k, (of.mean, of.variance, of.first, of.second, *samples)
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        """Return dL/dz, and (dL/dgain, dL/dbias).
+
+        With h = gain * dL/dy and y = gain*u + bias, u = (z - mean)/deviation:
+        dL/dz = (h - E[h] - u E[h u])/deviation, the averages being over the axes of mean and variance.
+        """
+        (z,), (mean, variance, _, _, *samples), (gain, bias) = inputs, extras, operands
+        a, b = batch_coefficients(mean, variance, gain, bias, self.eps)
+        x, grad = normalize(z, a, b), grad.float()
+        if self.n is None:
+            g = torch.where(x > 0, grad, torch.zeros_like(grad))
+        else:
+            g = grad * staircase_derivative(x * self.n, self.low, self.n, self.surrogate) * self.n
+        per_deviation = torch.rsqrt(variance + self.eps)
+        u = (z.float() - per_position(mean, z.ndim)) * per_position(per_deviation, z.ndim)
+        of_bias, of_gain = by_channel(g), by_channel(g * u)  # (B, C)
+        mean_axes, variance_axes = statistic_axes(self.reading)
+        h_mean = (gain * of_bias).sum(mean_axes, keepdim=True) / extent(z, mean_axes)
+        hu_mean = (gain * of_gain).sum(variance_axes, keepdim=True) / extent(z, variance_axes)
+        if self.sum_over_processes is not None and 0 in mean_axes:
+            mine = torch.cat([h_mean.flatten(), hu_mean.flatten()]) * len(z)
+            both = torch.split(self.sum_over_processes(mine) / samples[0], [h_mean.numel(), hu_mean.numel()])
+            h_mean, hu_mean = both[0].view(h_mean.shape), both[1].view(hu_mean.shape)
+        h = g * per_position(gain.unsqueeze(0), z.ndim)
+        of_z = h - per_position(h_mean, z.ndim) - u * per_position(hu_mean, z.ndim)
+        return (of_z * per_position(per_deviation, z.ndim),), (of_gain.sum(0), of_bias.sum(0))
+
+
+@dataclass(frozen=True)
+class Pool(Step):
+    """Windows; `disjoint` ones tile the image without padding, up to a rest that no window covers."""
+
+    kernel: Pair = (2, 2)
+    stride: Pair = (2, 2)
+    padding: Pair = (0, 0)
+    size: Pair = (0, 0)  # of the input
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether windows do not overlap and are not padded."""
+        return self.kernel == self.stride and self.padding == (0, 0)
+
+    def _spread(self, windows: Tensor) -> Tensor:
+        """Return the image (B, C, H, W) of (B, h, kh, w, kw, C) values; the rest at its borders is zero."""
+        batch, height, kh, width, kw, channels = windows.shape
+        image = windows.reshape(batch, height * kh, width * kw, channels).permute(0, 3, 1, 2)
+        bottom, right = self.size[0] - height * kh, self.size[1] - width * kw
+        return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+
+
+@dataclass(frozen=True)
+class MaxPool(Pool):
+    """The maximum of each window; the gradient goes to the first of equal ones, row by row, as torch's does."""
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        (x,) = inputs
+        if not self.disjoint:
+            wide = x if x.is_floating_point() else x.float()
+            best, where = F.max_pool2d(wide, self.kernel, self.stride, self.padding, return_indices=True)
+            return best.to(x.dtype), (where.to(torch.int32),)
+        (kh, kw), (height, width) = self.kernel, (n // k for n, k in zip(self.size, self.kernel, strict=True))
+        x = x[:, :, : height * kh, : width * kw]
+        best = x[:, :, ::kh, ::kw]
+        first = torch.zeros_like(best, dtype=torch.uint8 if kh * kw <= 256 else torch.int32)
+        for index in range(1, kh * kw):
+            candidate = x[:, :, index // kw :: kh, index % kw :: kw]
+            first = torch.where(candidate > best, torch.full_like(first, index), first)
+            best = torch.maximum(best, candidate)
+        return best, (keep(first, self._places),)
+
+    @property
+    def _places(self) -> Span:
+        return Span(0, math.prod(self.kernel) - 1)
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        (where,) = extras
+        if not self.disjoint:
+            flat = grad.new_zeros(*grad.shape[:2], math.prod(self.size))
+            of_x = flat.scatter_add(2, where.flatten(2).to(torch.int64), grad.flatten(2))
+            return (of_x.view(*grad.shape[:2], *self.size),), ()
+        first = restore(where, self._places, len(grad), where.dtype).permute(0, 2, 3, 1)  # (B, h, w, C)
+        kh, kw = self.kernel
+        place = torch.arange(kh * kw, device=grad.device, dtype=first.dtype).view(1, 1, kh, 1, kw, 1)
+        here = first.unsqueeze(2).unsqueeze(4) == place
+        spread = torch.where(here, grad.permute(0, 2, 3, 1).unsqueeze(2).unsqueeze(4), grad.new_zeros(()))
+        return (self._spread(spread),), ()
+
+
+@dataclass(frozen=True)
+class SumPool(Pool):
+    """The sum of each window, zero padding."""
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        return F.avg_pool2d(inputs[0].float(), self.kernel, self.stride, self.padding, divisor_override=1), ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        if self.disjoint:
+            spread = grad.permute(0, 2, 3, 1).unsqueeze(2).unsqueeze(4)
+            batch, height, _, width, _, channels = spread.shape
+            return (self._spread(spread.expand(batch, height, self.kernel[0], width, self.kernel[1], channels)),), ()
+        image = grad.new_empty(*grad.shape[:2], *self.size)
+        return (
+            torch.ops.aten.avg_pool2d_backward(
+                grad.float().contiguous(), image.float(), self.kernel, self.stride, self.padding, False, True, 1
+            ),
+        ), ()
+
+
+@dataclass(frozen=True)
+class Sum(Step):
+    """The residual sum."""
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        total = inputs[0].float()
+        for value in inputs[1:]:
+            total = total + value.float()
+        return total, ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        return (grad,) * len(self.inputs), ()
+
+
+@dataclass(frozen=True)
+class Flat(Step):
+    """(B, C, H, W) -> (B, C*H*W)."""
+
+    shape: tuple[int, ...] = ()
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        return inputs[0].flatten(1), ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        return (grad.view(len(grad), *self.shape),), ()
+
+
+@dataclass(frozen=True)
+class Scores(Step):
+    """Logits g*(z + r), g = exp(log_g)."""
+
+    unit: float = 1.0
+    limit: int | None = None  # largest magnitude of r; None where it is not rounded
+    needs_inputs = True
+
+    def _r(self, bias: Tensor) -> Tensor:
+        u = bias / self.unit
+        return u if self.limit is None else floor_clip(u + 0.5, -self.limit, self.limit)
+
+    def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
+        bias, log_g = operands
+        return log_g.exp() * (inputs[0].float() + self._r(bias)), ()
+
+    def backward(
+        self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
+    ) -> tuple[Gradients, Tensors]:
+        bias, log_g = operands
+        of_z = grad * log_g.exp()
+        of_bias = of_z.sum(0) / self.unit
+        if self.limit is not None:
+            u = bias / self.unit + 0.5
+            of_bias = of_bias * ((u >= -self.limit) & (u < self.limit + 1))
+        return (of_z,), (of_bias, (of_z * (inputs[0].float() + self._r(bias))).sum())
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How the weight in this place of the network's list becomes codes; `states` None keeps the standardized floats."""
+
+    place: int
+    states: int | None
+    step: float | None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the codes in the smallest type that holds them, with the channels last in memory."""
+        q = standardize(weight)
+        if self.states is not None:
+            top = largest_weight_code(self.states)
+            q = weight_codes(q, self.states, self.step).to(Span(-top, top).dtype)
+        return q.contiguous(memory_format=torch.channels_last) if q.ndim == 4 else q
+
+    def backward(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of the weight, given that of its codes."""
+        if self.states is not None:
+            grad = weight_codes_backward(grad, standardize(weight), self.states, self.step)
+        return standardize_backward(grad, weight)
+
+
+@dataclass(frozen=True)
+class Tape:
+    """The steps of a network in order, and what is kept between forward and backward.
+
+    Args:
+        steps: one per part.
+        codes: one per product.
+        spans: the range of every value; None for floats.
+        kept: the values that are kept, in bits; the backward pass reads them.
+        repeated: the values that it computes again, each from a kept one.
+    """
+
+    steps: tuple[Step, ...]
+    codes: tuple[Codes, ...]
+    spans: tuple[Span | None, ...]
+    kept: tuple[int, ...]
+    repeated: tuple[int, ...]
+
+    def operands(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the parameters with codes in place of the weights; last a zero, or NaN if any parameter is not finite.
+
+        Integers cannot say that a weight is not finite, so this tensor does; it is added to the logits.
+        """
+        operands = list(parameters)
+        for of in self.codes:
+            operands[of.place] = of.forward(parameters[of.place])
+        return [*operands, torch.stack([p.sum() for p in parameters]).sum() * 0]
+
+    def forward(
+        self, x: Tensor, operands: Sequence[Tensor], watch: Watch | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensors]]:
+        """Return the logits, the kept values, and what each step wants kept beside them.
+
+        Args:
+            x: codes minus the zero point, (B, C, H, W).
+            operands: of `operands`.
+            watch: called with every part's name and output in floating point; not in compiled code.
+        """
+        values = {0: x.contiguous(memory_format=torch.channels_last)}
+        kept, extras = [], []
+        for index, step in enumerate(self.steps):
+            inputs = [values[used] for used in step.inputs]
+            value, extra = step.forward(inputs, [operands[place] for place in step.parameters])
+            values[index + 1] = value
+            extras.append(extra)
+            if watch is not None:
+                watch(step.name, value.float())
+            for used in sorted(set(step.inputs)):
+                if not any(used in later.inputs for later in self.steps[index + 1 :]):
+                    value = values.pop(used)
+                    if used in self.kept:
+                        kept.append(keep(value, self.spans[used]))
+        return values[len(self.steps)] + operands[-1], kept, extras
+
+    def backward(
+        self,
+        grad: Tensor,
+        kept: Sequence[Tensor],
+        extras: Sequence[Tensors],
+        operands: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """Return the gradients of the parameters, given that of the logits."""
+        batch = len(grad)
+        store = dict(zip(self.kept, kept, strict=True))
+        grads: dict[int, Tensor] = {len(self.steps): grad}
+        found: dict[int, Tensor] = {}
+        for index in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[index]
+            inputs = [self._value(used, store, operands, batch) for used in step.inputs] if step.needs_inputs else []
+            mine = [operands[place] for place in step.parameters]
+            of_inputs, of_operands = step.backward(grads.pop(index + 1), inputs, extras[index], mine)
+            found.update(zip(step.parameters, of_operands, strict=True))
+            for used, of in zip(step.inputs, of_inputs, strict=True):
+                if of is not None and used != 0:
+                    grads[used] = grads[used] + of if used in grads else of
+        for of_codes in self.codes:
+            found[of_codes.place] = of_codes.backward(found[of_codes.place], parameters[of_codes.place])
+        return [found[place] for place in range(len(parameters))]
+
+    def _value(self, index: int, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int) -> Tensor:
+        if index not in self.repeated:
+            return restore(store[index], self.spans[index], batch, torch.float32)
+        step = self.steps[index - 1]
+        inputs = [self._value(used, store, operands, batch) for used in step.inputs]
+        return step.forward(inputs, [operands[place] for place in step.parameters])[0]
+
+
+# A product of at most this many weights per neuron is computed again rather than kept as float32: the first layer's.
+CHEAP_FAN_IN = 64
+
+
+@dataclass(frozen=True)
+class Operands:
+    """In which numbers products run: the type, and whether forward convolutions use 8 bits where that is exact."""
+
+    dtype: torch.dtype = torch.float32
+    int8: bool = False
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a part stands: its name, the values it takes with spans and shapes, the places of its parameters."""
+
+    name: str
+    inputs: tuple[int, ...]
+    parameters: tuple[int, ...]
+    spans: tuple[Span | None, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    operands: Operands
+
+    @property
+    def wiring(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """The fields that every step has."""
+        return self.name, self.inputs, self.parameters
+
+
+Built = tuple[Step, Span | None, tuple[int, ...]]  # the step, and the span and the shape of its output
+
+
+def _symmetric(part: layers.Part, at: At) -> Span | None:
+    bound = part.plan(*(None if span is None else max(abs(span.low), abs(span.high)) for span in at.spans))
+    return None if bound is None else Span(-bound, bound)
+
+
+def _convolution(part: layers.Conv2d, at: At) -> Built:
+    size = output_size(at.shapes[0][1:], part.weight.shape[2:], part.stride, part.padding, part.dilation)
+    int8 = at.operands.int8 and part.states is not None and at.spans[0] is not None and at.spans[0].low >= 0
+    if int8:
+        shape = tuple(part.weight.shape)
+        int8 = exact(shape, part.groups, at.spans[0].high, largest_weight_code(part.states))
+    geometry = (part.stride, part.padding, part.dilation, part.groups)
+    step = Convolution(*at.wiring, *geometry, at.operands.dtype, int8)
+    return step, _symmetric(part, at), (part.weight.shape[0], *size)
+
+
+def _matrix_product(part: layers.Linear, at: At) -> Built:
+    return MatrixProduct(*at.wiring, at.operands.dtype), _symmetric(part, at), (part.weight.shape[0],)
+
+
+def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
+    norm = part.norm
+    low, n = (0, None) if part.states is None else (part.low, part.n)
+    step = NormAndSpike(*at.wiring, norm.reading, norm.eps, low, n, part.surrogate, norm.sum_over_processes)
+    return step, (None if n is None else Span(low, n)), at.shapes[0]
+
+
+def _pooled(part: layers.Pool2d, at: At) -> tuple[int, ...]:
+    return at.shapes[0][0], *output_size(at.shapes[0][1:], part.kernel, part.stride, part.padding)
+
+
+def _max_pool(part: layers.MaxPool2d, at: At) -> Built:
+    return MaxPool(*at.wiring, part.kernel, part.stride, part.padding, at.shapes[0][1:]), at.spans[0], _pooled(part, at)
+
+
+def _sum_pool(part: layers.SumPool2d, at: At) -> Built:
+    taps, span = math.prod(part.kernel), at.spans[0]
+    summed = None if span is None else Span(min(0, span.low * taps), max(0, span.high * taps))
+    return SumPool(*at.wiring, part.kernel, part.stride, part.padding, at.shapes[0][1:]), summed, _pooled(part, at)
+
+
+def _sum(part: layers.Add, at: At) -> Built:
+    return Sum(*at.wiring), _symmetric(part, at), at.shapes[0]
+
+
+def _flat(part: layers.Flatten, at: At) -> Built:
+    return Flat(*at.wiring, at.shapes[0]), at.spans[0], (math.prod(at.shapes[0]),)
+
+
+def _scores(part: layers.Readout, at: At) -> Built:
+    limit = part.largest_code() if part.quantized else None
+    return Scores(*at.wiring, float(part.unit), limit), None, at.shapes[0]
+
+
+RULES: Mapping[type[layers.Part], Callable[[Any, At], Built]] = MappingProxyType(
+    {
+        layers.Conv2d: _convolution,
+        layers.Linear: _matrix_product,
+        layers.NormSpike: _norm_and_spike,
+        layers.MaxPool2d: _max_pool,
+        layers.SumPool2d: _sum_pool,
+        layers.Add: _sum,
+        layers.Flatten: _flat,
+        layers.Readout: _scores,
+    }
+)
+
+
+def tape_of(model: SpikingNetwork, operands: Operands) -> Tape:
+    """Return the training step of the network.
+
+    Args:
+        model: the network. Its normalizations' `sum_over_processes` are taken as they are now.
+        operands: in which numbers products run. The last one, whose sums become logits, always runs in float32.
+
+    Raises:
+        MaqdError: a part of a class that `RULES` does not have.
+    """
+    place = {id(parameter): index for index, parameter in enumerate(model.parameters())}
+    spec = model.input_spec
+    spans: list[Span | None] = [Span(spec.low - spec.zero_point, spec.high - spec.zero_point)]
+    shapes: list[tuple[int, ...]] = [spec.shape]
+    value_of = {INPUT: 0}
+    steps: list[Step] = []
+    codes: list[Codes] = []
+    for name in model.names:
+        part = model.part(name)
+        if type(part) not in RULES:
+            raise MaqdError(
+                f"{name}: a {type(part).__name__} has no training step in maqd_snn.tape.RULES, which knows "
+                f"{', '.join(kind.__name__ for kind in RULES)}; add one, or train with model(codes) itself"
+            )
+        inputs = tuple(value_of[used] for used in model.inputs_of[name])
+        if isinstance(part, layers.Readout | layers.QuantizedProduct | layers.NormSpike):
+            owner: nn.Module = part.norm if isinstance(part, layers.NormSpike) else part
+            parameters = tuple(place[id(parameter)] for parameter in owner.parameters())
+        else:
+            parameters = ()
+        last = len(steps) == len(model.names) - 2
+        at = At(
+            name,
+            inputs,
+            parameters,
+            tuple(spans[used] for used in inputs),
+            tuple(shapes[used] for used in inputs),
+            Operands() if last else operands,
+        )
+        step, span, shape = RULES[type(part)](part, at)
+        if isinstance(part, layers.QuantizedProduct):
+            codes.append(Codes(parameters[0], part.states, part.step))
+        steps.append(step)
+        spans.append(span)
+        shapes.append(shape)
+        value_of[name] = len(steps)
+    return _with_kept(model, steps, codes, spans)
+
+
+def _with_kept(
+    model: SpikingNetwork, steps: Sequence[Step], codes: Sequence[Codes], spans: Sequence[Span | None]
+) -> Tape:
+    wanted = {used for step in steps if step.needs_inputs for used in step.inputs}
+    repeated = []
+    for index in sorted(wanted):
+        part = model.part(steps[index - 1].name) if index else None
+        span = spans[index]
+        cheap = isinstance(part, layers.QuantizedProduct) and part.fan_in <= CHEAP_FAN_IN
+        if cheap and span is not None and span.dtype == torch.float32 and wanted.issuperset(steps[index - 1].inputs):
+            repeated.append(index)
+    # In the order in which the forward pass lets go of them.
+    last_use = {used: index for index, step in enumerate(steps) for used in step.inputs}
+    kept = sorted(wanted - set(repeated), key=lambda value: (last_use[value], value))
+    return Tape(tuple(steps), tuple(codes), tuple(spans), tuple(kept), tuple(repeated))
