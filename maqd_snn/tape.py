@@ -457,6 +457,12 @@ class At:
         """The fields that every step has."""
         return self.name, self.inputs, self.parameters
 
+    @property
+    def image(self) -> Pair:
+        """Height and width of the first input."""
+        _, height, width = self.shapes[0]
+        return height, width
+
 
 Built = tuple[Step, Span | None, tuple[int, ...]]  # the step, and the span and the shape of its output
 
@@ -467,14 +473,13 @@ def _symmetric(part: layers.Part, at: At) -> Span | None:
 
 
 def _convolution(part: layers.Conv2d, at: At) -> Built:
-    size = output_size(at.shapes[0][1:], part.weight.shape[2:], part.stride, part.padding, part.dilation)
-    int8 = at.operands.int8 and part.states is not None and at.spans[0] is not None and at.spans[0].low >= 0
-    if int8:
-        shape = tuple(part.weight.shape)
-        int8 = exact(shape, part.groups, at.spans[0].high, largest_weight_code(part.states))
-    geometry = (part.stride, part.padding, part.dilation, part.groups)
-    step = Convolution(*at.wiring, *geometry, at.operands.dtype, int8)
-    return step, _symmetric(part, at), (part.weight.shape[0], *size)
+    outputs, inputs, kh, kw = part.weight.shape
+    size = output_size(at.image, (kh, kw), part.stride, part.padding, part.dilation)
+    span, int8 = at.spans[0], False
+    if at.operands.int8 and part.states is not None and span is not None and span.low >= 0:
+        int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(part.states))
+    step = Convolution(*at.wiring, part.stride, part.padding, part.dilation, part.groups, at.operands.dtype, int8)
+    return step, _symmetric(part, at), (outputs, *size)
 
 
 def _matrix_product(part: layers.Linear, at: At) -> Built:
@@ -489,17 +494,17 @@ def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
 
 
 def _pooled(part: layers.Pool2d, at: At) -> tuple[int, ...]:
-    return at.shapes[0][0], *output_size(at.shapes[0][1:], part.kernel, part.stride, part.padding)
+    return at.shapes[0][0], *output_size(at.image, part.kernel, part.stride, part.padding)
 
 
 def _max_pool(part: layers.MaxPool2d, at: At) -> Built:
-    return MaxPool(*at.wiring, part.kernel, part.stride, part.padding, at.shapes[0][1:]), at.spans[0], _pooled(part, at)
+    return MaxPool(*at.wiring, part.kernel, part.stride, part.padding, at.image), at.spans[0], _pooled(part, at)
 
 
 def _sum_pool(part: layers.SumPool2d, at: At) -> Built:
     taps, span = math.prod(part.kernel), at.spans[0]
     summed = None if span is None else Span(min(0, span.low * taps), max(0, span.high * taps))
-    return SumPool(*at.wiring, part.kernel, part.stride, part.padding, at.shapes[0][1:]), summed, _pooled(part, at)
+    return SumPool(*at.wiring, part.kernel, part.stride, part.padding, at.image), summed, _pooled(part, at)
 
 
 def _sum(part: layers.Add, at: At) -> Built:

@@ -69,8 +69,8 @@ def rounded_share(sums: Tensor) -> float:
 class TrainingForward(nn.Module):
     """codes (B, C, H, W) -> logits (B, classes) of the model in training mode; see `prepare`.
 
-    `rounded_shares` holds, for every product of a bfloat16 step that was watched, the share of its sums above 256: those
-    that bfloat16 rounds.
+    `rounded_shares` holds, for every product of a bfloat16 step that was watched, the share of its sums above 256, the
+    ones that bfloat16 rounds.
     """
 
     def __init__(self, model: SpikingNetwork, precision: str, compiled: bool) -> None:
@@ -141,9 +141,11 @@ class _Functions:
     def of(cls, tape: Tape, compiled: bool) -> "_Functions":
         if not compiled:
             return cls(tape.operands, tape.forward, tape.backward)
-        return cls(
-            *(torch.compile(f, fullgraph=True, dynamic=False) for f in (tape.operands, tape.forward, tape.backward))
-        )
+
+        def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+            return torch.compile(function, fullgraph=True, dynamic=False)
+
+        return cls(fused(tape.operands), fused(tape.forward), fused(tape.backward))
 
 
 class _Run(torch.autograd.Function):
