@@ -1,13 +1,14 @@
-"""Verifies NIR files in a foreign runtime: snnTorch's NIR importer.
+"""Verifies NIR files: reads them as data that is never trusted, and runs them in every runtime of `nir_runtimes`.
 
 Axis letters: B batch.
 """
 
 import contextlib
-import io
+import json
 import re
-from collections.abc import Iterator
-from importlib.metadata import version
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.neuromorphic.check import Check, compare
+from maqd_snn.integer.ops import Op
+from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
 from maqd_snn.neuromorphic.nir_export import require_nir
-from maqd_snn.neuromorphic.nir_interpreter import NODES, run_nir, topological_order
+from maqd_snn.neuromorphic.nir_interpreter import NODES, topological_order
+from maqd_snn.neuromorphic.nir_runtimes import INTERPRETER, NIR_RUNTIMES, NirRuntime, Run
 from maqd_snn.sealed import LARGEST_RATIO
 
 # Number of values in one node's output for one sample; only padding that no exported network has makes it larger.
@@ -30,21 +33,12 @@ LARGEST_OUTPUT = 2**27
 CHUNK = 64
 
 
-def require_snntorch() -> Any:
-    """Return the package `snntorch` with its NIR importer; raises MissingExtraError where it is not installed."""
-    require_nir()  # its importer needs it
-    try:
-        import snntorch.import_nir
-    except ImportError as error:
-        raise MissingExtraError("snntorch", "snntorch", "verifying NIR files") from error
-    return snntorch
+def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
+    """Read a NIR file back, run it in every runtime of `NIR_RUNTIMES`, and compare every class score.
 
-
-def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> Check:
-    """Read a NIR file back, run it in snnTorch, and compare every class score.
-
-    A file with something that snnTorch's importer is known to run wrongly is run by our own interpreter instead, and
-    the note says so. Where scores differ, the note says whether they do in our interpreter too.
+    Spikes of all neurons are compared, too, as levels: a runtime shows them. A runtime that is not installed, or is
+    known to run something in the file wrongly, is returned with the reason. One that refuses or fails on the file
+    otherwise has failed.
 
     Args:
         path: the file.
@@ -53,26 +47,139 @@ def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64]
         net: the network that the file should be.
 
     Raises:
-        MaqdError: a damaged, foreign or hostile file, or one of another network.
-            MissingExtraError: `nir` or `snntorch` is not installed.
+        MaqdError: a damaged, foreign or hostile file, or one of another network. MissingExtraError: `nir` is not
+            installed, or no foreign runtime is.
     """
-    snntorch = require_snntorch()
-    inputs = torch.from_numpy(codes - net.input.zero_point).to(torch.float32)
     with _blaming(path):
         graph = read_nir(path)
         shape = _shape(graph, "Input")
         if shape != net.input.shape:
             raise MaqdError(f"it takes inputs of shape {shape}, expected {net.input.shape}: it is of another network")
-        faults = importer_faults(graph)
+        layers = spiking_nodes(graph, net)
+        trials = {name: _prepare(path, entry, layers) for name, entry in NIR_RUNTIMES.items()}
+        missing = [trial.missing for name, trial in trials.items() if trial.missing and name != INTERPRETER]
+        if len(missing) == len(trials) - 1:
+            raise missing[0]
+        for start in range(0, len(codes), CHUNK):
+            chunk = codes[start : start + CHUNK]
+            truth = _trace(net, chunk, {of.op for of in layers.values()})
+            inputs = torch.from_numpy(chunk - net.input.zero_point).to(torch.float32)
+            for name, trial in trials.items():
+                try:
+                    trial.step(inputs, layers, truth)
+                except Exception as error:
+                    if name == INTERPRETER:
+                        raise  # it is the file's fault
+                    trial.stop(f"fails on the file: {one_line(error)}", failed=True)
+        return [trial.check(layers, expected) for trial in trials.values()]
+
+
+@dataclass(frozen=True)
+class SpikingNode:
+    """A node of neurons: the op that it stands for, and the signs of the neurons of a unit."""
+
+    op: str
+    signs: tuple[int, ...]
+
+
+def spiking_nodes(graph: Any, net: IntegerNetwork) -> dict[str, SpikingNode]:
+    """Return the neurons of the graph that its notes assign to an op of the network, by node name; {} without notes."""
+    try:
+        notes = json.loads(str(graph.metadata["nodes"]))
+        found = {
+            name: SpikingNode(note["op"], tuple(int(sign) for sign in note["signs"]))
+            for name, note in notes.items()
+            if "signs" in note
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    fits = {}
+    for name, node in found.items():
+        kind, size = type(graph.nodes.get(name)).__name__, len(node.signs)
+        if kind == "IF" and node.op in net.shapes and size:
+            channels, *rest = net.shapes[node.op]
+            if tuple(np.shape(graph.nodes[name].v_threshold)) == (channels * size, *rest):
+                fits[name] = node
+    return fits
+
+
+def levels(spikes: Tensor, signs: Sequence[int]) -> Tensor:
+    """Return sum_i signs[i] * spike (c*m + i) for spikes (B, C*m, ...): levels (B, C, ...), float32.
+
+    >>> levels(torch.tensor([[1.0, 0.0, 1.0, 1.0]]), (1, 1)).tolist()
+    [[1.0, 2.0]]
+    """
+    units = spikes.unflatten(1, (-1, len(signs)))
+    return (units * torch.tensor(signs, dtype=units.dtype).view(1, 1, -1, *(1,) * (units.ndim - 3))).sum(2)
+
+
+@dataclass
+class _Trial:
+    """One runtime on one file: what it has given so far, or why it does not run."""
+
+    entry: NirRuntime
+    run: Run | None = None
+    problem: str = ""
+    failed: bool = False
+    missing: MissingExtraError | None = None
+    scores: list[NDArray[Any]] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+
+    def stop(self, problem: str, failed: bool = False) -> None:
+        self.run, self.problem, self.failed = None, problem, failed
+
+    def step(self, inputs: Tensor, layers: Mapping[str, SpikingNode], truth: Mapping[str, Tensor]) -> None:
+        if self.run is None:
+            return
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            output, seen = self.run(inputs)
+        self.scores.append(output.detach().numpy().copy())
+        for node, of in layers.items():
+            different = levels(seen[node].detach(), of.signs).double() != truth[of.op].double()
+            self.values[node] = self.values.get(node, 0) + different.numel()
+            self.wrong[node] = self.wrong.get(node, 0) + int(different.sum())
+
+    def check(self, layers: Mapping[str, SpikingNode], expected: NDArray[np.int64]) -> Check:
+        if self.run is None:
+            return not_run("nir", self.entry.package if self.missing else self.entry.title, self.problem, self.failed)
+        shown = [LayerCheck(of.op, self.values[node], self.wrong[node]) for node, of in layers.items()]
+        return compare("nir", self.entry.title, np.concatenate(self.scores), expected, self.entry.note, shown)
+
+
+def _prepare(path: Path, entry: NirRuntime, layers: Mapping[str, SpikingNode]) -> _Trial:
+    graph = read_nir(path)  # anew, since importers change the graph that they are given
+    trial = _Trial(entry)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the importers' own: deprecated calls, paddings
+            trial.run = entry.prepare(graph, list(layers)) if not (faults := entry.faults(graph)) else None
+    except MissingExtraError as error:
+        trial.missing = error
+        trial.stop(f"not installed; {entry.install}")
+    except Exception as error:
+        trial.stop(f"refuses the file: {one_line(error)}", failed=True)
+    else:
         if faults:
-            note = f"not run in snnTorch: {'; '.join(faults)}"
-            return compare("nir", "maqd-snn NIR interpreter", _interpret(graph, inputs), expected, note)
-        runtime, scores = f"snntorch {version('snntorch')}", _run_snntorch(snntorch, graph, inputs)
-        if scores.shape == expected.shape and np.array_equal(scores, expected):
-            return compare("nir", runtime, scores, expected)
-        own = compare("nir", "", _interpret(graph, inputs), expected)
-        note = f"in maqd-snn's own NIR interpreter, {own.mismatches} of this file's scores differ"
-        return compare("nir", runtime, scores, expected, note)
+            trial.stop(faults[0] + (f", and {len(faults) - 1} more" if len(faults) > 1 else ""))
+    return trial
+
+
+def _trace(net: IntegerNetwork, codes: NDArray[np.int64], names: set[str]) -> dict[str, Tensor]:
+    kept: dict[str, Tensor] = {}
+
+    def keep(op: Op, inputs: Sequence[Tensor], output: Tensor) -> None:
+        if op.name in names:
+            kept[op.name] = output
+
+    net.watch(torch.from_numpy(codes), keep)
+    return kept
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or its type."""
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def read_nir(path: Path) -> Any:
@@ -99,49 +206,6 @@ def read_nir(path: Path) -> Any:
         raise MaqdError(f"expected one Input and one Output, got {kinds.count('Input')} and {kinds.count('Output')}")
     topological_order(graph)
     return graph
-
-
-def importer_faults(graph: Any) -> list[str]:
-    """Return what snnTorch 1.0.0 with nirtorch 2.6 would run otherwise than NIR defines it; `write_nir` avoids it."""
-    faults = []
-    for name, node in graph.nodes.items():
-        kind = type(node).__name__
-        if kind == "SumPool2d":
-            area = int(np.prod(node.kernel_size))
-            if np.any(node.padding):
-                faults.append(f"its importer ignores the padding of the SumPool2d {name!r}")
-            if area & (area - 1):
-                faults.append(f"its importer rounds in the SumPool2d {name!r}, whose area {area} is no power of two")
-        if kind == "IF" and (np.any(node.r != 1) or np.unique(node.v_threshold).size != 1):
-            faults.append(f"its importer needs r = 1 and one threshold for all neurons of the IF {name!r}")
-    return faults
-
-
-def _run_snntorch(snntorch: Any, graph: Any, inputs: Tensor) -> NDArray[np.float32]:
-    instances = snntorch.SpikingNeuron.instances
-    before = len(instances)
-    with contextlib.redirect_stdout(io.StringIO()):  # the importer prints a line about every graph
-        model = snntorch.import_nir.import_from_nir(graph)
-    neurons = [module for module in model.modules() if isinstance(module, snntorch.Leaky)]
-    for neuron in neurons:
-        # The importer leaves this False for IF nodes: they would hand (spikes, membrane) to the next module.
-        neuron.init_hidden = True
-    scores = []
-    with torch.no_grad(), _one_thread():
-        # One sample at a time, without a batch axis: the importer's Flatten would flatten that, too.
-        for sample in inputs:
-            for neuron in neurons:
-                neuron.reset_mem()  # its Leaky(beta=0.9) is an IF only in the first step from rest
-            output, _ = model(sample)
-            scores.append(output.numpy())
-    del instances[before:]  # a list on the class, which would keep all neurons ever imported
-    return np.stack(scores)
-
-
-def _interpret(graph: Any, inputs: Tensor) -> NDArray[np.float32]:
-    (output,) = (name for name, node in graph.nodes.items() if type(node).__name__ == "Output")
-    chunks = [run_nir(graph, inputs[start : start + CHUNK])[output] for start in range(0, len(inputs), CHUNK)]
-    return torch.cat(chunks).numpy()
 
 
 def _claimed_bytes(group: h5py.Group, seen: set[int]) -> int:
@@ -180,21 +244,12 @@ def _shape(graph: Any, kind: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    # Handing single samples to several threads costs more than it saves: 450 samples/s became 6 on two busy cores.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[None]:
     # nir and the importers check files with assertions and whatever else comes to hand, so any exception is the file's.
     try:
         yield
+    except MissingExtraError:
+        raise
     except MaqdError as error:
         raise MaqdError(f"{str(path)!r} cannot be verified as NIR: {error}") from error
     except Exception as error:

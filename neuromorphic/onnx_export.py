@@ -1,6 +1,6 @@
-"""ONNX files of an integer network: standard operators only (`onnx`), or with quantizer nodes (`qonnx`).
+"""ONNX files of an integer network: standard operators only (`onnx`), or with quantizer nodes (`qonnx`), and others.
 
-Both take a batch of any size of input CODES, the integers before the zero point is subtracted; the graph's first nodes
+All take a batch of any size of input CODES, the integers before the zero point is subtracted; the graph's first nodes
 subtract it, so that zero padding means what it means in the network. The input is named after the network's `Input`,
 and every op's output after the op. A file cannot refuse codes outside the input's range; its description states it.
 
@@ -11,6 +11,13 @@ and every op's output after the op. A file cannot refuse codes outside the input
   the Quant; for signed levels there is no Relu. Multiplier and offset are those of `quant_fit`. A layer in which a
   channel has none, since float32 cannot resolve its thresholds (32 levels and more, or accumulators of millions), is
   written as `MultiThreshold`, and so is every layer with `qonnx_model(net, multi_threshold=True)`.
+
+- `onnx-qcdq`: weights have 8 bits behind DequantizeLinear, a `Threshold` is Mul, Add, QuantizeLinear, DequantizeLinear
+  (with a Clip where the levels do not fill the type), with multiplier and offset of `quant_fit`; where a channel has
+  none the levels come from comparisons. Standard operators only.
+- `onnx-integer`: integers all through: ConvInteger and MatMulInteger of unsigned 8-bit values (codes with their zero
+  point, levels) and 8-bit weights into int32; comparisons in int32. A product whose input or weights need more than 8
+  bits is computed in exact floating point between casts. Standard operators only; class scores are int64.
 
 What other tools make of the QONNX form (read in their sources, not run): FINN has no layer for Clip, so for a number of
 levels that does not fill a bit width give it the MultiThreshold form. hls4ml turns a Clip into a ReLU without an upper
@@ -31,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn._version import __version__
+from maqd_snn.counting import flowing_values
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.files import atomic_path
 from maqd_snn.integer import IntegerNetwork, ops
@@ -45,6 +53,7 @@ IR_VERSION = 8
 QONNX_DOMAIN = "qonnx.custom_op.general"
 QONNX_VERSION = 1
 BATCH = "batch"
+WEIGHT_ZERO = 128
 
 # Up to here each level has its own comparison; above, all levels are compared along an axis, which is about as fast,
 # takes n times the memory, and keeps the number of nodes small.
@@ -92,6 +101,31 @@ def write_qonnx(net: IntegerNetwork, path: Path) -> None:
     _write(qonnx_model(net), path)
 
 
+def qcdq_model(net: IntegerNetwork) -> Any:
+    """Return the network as an `onnx.ModelProto` in QCDQ form; see the module's first lines. Raises as `onnx_model`."""
+    return _model(net, _QCDQ)
+
+
+def integer_model(net: IntegerNetwork) -> Any:
+    """Return the network as an `onnx.ModelProto` of integers; see the module's first lines. Raises as `onnx_model`."""
+    return _model(net, _INTEGER)
+
+
+def write_qcdq(net: IntegerNetwork, path: Path) -> None:
+    """Write `qcdq_model(net)` to `path`, atomically."""
+    _write(qcdq_model(net), path)
+
+
+def write_integer(net: IntegerNetwork, path: Path) -> None:
+    """Write `integer_model(net)` to `path`, atomically."""
+    _write(integer_model(net), path)
+
+
+def write_multi_threshold(net: IntegerNetwork, path: Path) -> None:
+    """Write `qonnx_model(net, multi_threshold=True)` to `path`, atomically."""
+    _write(qonnx_model(net, multi_threshold=True), path)
+
+
 def _write(model: Any, path: Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
@@ -117,6 +151,8 @@ class _Graph:
         self.annotations: list[Any] = []
         self.taken = {op.name for op in net.ops}
         self.op = ""  # name of the op whose nodes are being added
+        self.flow = flowing_values(net)
+        self.zero: dict[str, int] = {}  # zero points that are not yet subtracted, by value
 
     def fresh(self, what: str) -> str:
         """Return a name for `what` of the current op that nothing else has."""
@@ -189,6 +225,15 @@ class _Graph:
             f"{self.form.name!r} has no {type(op).__name__} in float64; train with fewer weight or activation states "
             "or connections there, or, where the layer takes the input, with a zero point amid its range"
         )
+
+    def int32(self, op: Op, largest: int = 0) -> None:
+        """Raise MaqdError where the op's worst case, also on the way to it, does not fit int32."""
+        worst = max(largest, self.net.bounds[op.name] + 1, *(self.net.bounds[name] + 1 for name in op.inputs))
+        if worst >= 2**31:
+            raise MaqdError(
+                f"{op.name}: its accumulators can reach {worst}, and the format {self.form.name!r} holds int32; "
+                "train with fewer weight or activation states there, or export as onnx"
+            )
 
     def annotate(self, value: Value, low: int, high: int) -> None:
         """State the integer type of a tensor for FINN and qonnx, as qonnx itself does."""
@@ -342,9 +387,9 @@ def _comparisons(g: _Graph, op: ops.Threshold, values: list[Value]) -> Value:
     return level
 
 
-def _reached(g: _Graph, z: Value, theta: Value, shape: tuple[int, ...] | None = None) -> Value:
+def _reached(g: _Graph, z: Value, theta: Value, shape: tuple[int, ...] | None = None, number: str = "float32") -> Value:
     reached = g.node("GreaterOrEqual", [z, theta], "reached", shape=shape, number="bool")
-    return g.cast(reached, "float32")
+    return g.cast(reached, number)
 
 
 def _affine_quant(g: _Graph, op: ops.Threshold, values: list[Value]) -> Value:
@@ -377,6 +422,162 @@ def _multi_threshold(g: _Graph, op: ops.Threshold, values: list[Value]) -> Value
         out_bias=float(op.low),
         data_layout="NCHW" if len(z.shape) == 3 else "NC",
     )
+
+
+def _qcdq_weight(g: _Graph, codes: NDArray[np.int64], number: str) -> Value:
+    if np.abs(codes).max() > 127:
+        raise MaqdError(
+            f"{g.op}: its weights reach {np.abs(codes).max()}, and the format {g.form.name!r} holds them in 8 bits; "
+            "train with at most 255 weight states, or export as onnx"
+        )
+    weight, zero = _eight_bit_weight(g, codes)
+    return g.node("DequantizeLinear", [weight, _one(g), zero], "dequantized", number="float32", batched=False)
+
+
+def _eight_bit_weight(g: _Graph, codes: NDArray[np.int64]) -> tuple[Value, Value]:
+    """Return the weight as uint8, and its zero point: int8 would be exact as well, were it not for onnxruntime.
+
+    On processors with AVX2 but no VNNI its kernels for uint8 x int8 add two products in 16 bits, which saturate; those
+    for uint8 x uint8 do not.
+    """
+    weight = g.constant("weight", (codes + WEIGHT_ZERO).astype(np.uint8))
+    return weight, g.constant("weight_zero", np.array(WEIGHT_ZERO, np.uint8))
+
+
+def _one(g: _Graph) -> Value:
+    return g.constant("scale", np.array(1, np.float32))
+
+
+def _qcdq(g: _Graph, op: ops.Threshold, values: list[Value]) -> Value:
+    g.number(op)  # raises where float32 is not exact
+    low, high = op.low, op.low + op.levels
+    number = "uint8" if low >= 0 else "int8"
+    limits = np.iinfo(number)
+    if low < limits.min or high > limits.max:
+        raise MaqdError(f"{op.name}: the format {g.form.name!r} holds levels as {number}, got {low}..{high}")
+    fit = fit_quant(op.thresholds.numpy(), op.direction.numpy(), low, g.net.bounds[op.inputs[0]])
+    if fit.fitted.all():
+        z = values[0]
+        z = g.node("Mul", [z, g.per_channel("multiplier", fit.multiplier, z)], "scaled")
+        z = g.node("Add", [z, g.per_channel("offset", fit.offset, z)], "shifted")
+        if (low, high) != (limits.min, limits.max):
+            names = (("low", low), ("high", high))
+            z = g.node("Clip", [z, *(g.constant(what, np.array(limit, np.float32)) for what, limit in names)])
+    else:
+        z = _comparisons(g, op, values)
+    zero = g.constant("zero", np.array(0, number))
+    level = g.node("QuantizeLinear", [z, _one(g), zero], number=number)
+    return g.node("DequantizeLinear", [level, _one(g), zero], number="float32")
+
+
+def _integer_input(g: _Graph, op: ops.Input, values: list[Value]) -> Value:
+    codes = Value(op.name, op.shape, g.form.code_type(op))
+    g.inputs.append(g.info(codes))
+    if codes.number == "uint8":
+        g.zero[codes.name] = op.zero_point  # the products subtract it, and pad with it
+        return codes
+    g.int32(op, max(abs(op.low), abs(op.high)))
+    value = g.cast(codes, "int32")
+    if op.zero_point:
+        value = g.node("Sub", [value, g.constant("zero_point", np.array(op.zero_point, np.int32))], "centred")
+    return value
+
+
+def _centred(g: _Graph, value: Value) -> Value:
+    """Return the value as int32, its zero point subtracted."""
+    zero = g.zero.get(value.name, 0)
+    value = g.cast(value, "int32")
+    return g.node("Sub", [value, g.constant("zero_point", np.array(zero, np.int32))], "centred") if zero else value
+
+
+def _eight_bits(g: _Graph, op: Op, value: Value) -> tuple[Value, Value] | None:
+    """Return (the value as uint8, its zero point), or None where its range needs more than 8 bits."""
+    if value.number == "uint8":
+        return value, g.constant("x_zero", np.array(g.zero.get(value.name, 0), np.uint8))
+    flow = g.flow[op.inputs[0]]
+    low = min(flow.low, 0)
+    if flow.high - low > 255:
+        return None
+    if low:
+        value = g.node("Sub", [value, g.constant("lowest", np.array(low, np.int32))], "raised")
+    return g.cast(value, "uint8"), g.constant("x_zero", np.array(-low, np.uint8))
+
+
+def _integer_product(g: _Graph, op: Any, value: Value, codes: NDArray[np.int64], fallback: Row, **more: Any) -> Value:
+    g.int32(op)
+    small = _eight_bits(g, op, value) if np.abs(codes).max() <= 127 else None
+    if small is None:
+        number = g.number(op)
+        exact = fallback(g, op, [g.cast(_centred(g, value), number)])
+        return g.cast(exact, "int32")
+    x, x_zero = small
+    weight, zero = _eight_bit_weight(g, codes)
+    kind = "MatMulInteger" if codes.ndim == 2 else "ConvInteger"
+    return g.node(kind, [x, weight, x_zero, zero], shape=g.net.shapes[op.name], number="int32", **more)
+
+
+def _integer_conv2d(g: _Graph, op: ops.Conv2d, values: list[Value]) -> Value:
+    kernel = (op.weight.shape[2], op.weight.shape[3])
+    shape = {"kernel_shape": kernel, "strides": op.stride, "pads": op.padding * 2, "dilations": op.dilation}
+    return _integer_product(g, op, values[0], op.weight.numpy(), _conv2d, group=op.groups, **shape)
+
+
+def _integer_linear(g: _Graph, op: ops.Linear, values: list[Value]) -> Value:
+    return _integer_product(g, op, values[0], op.weight.numpy().T, _linear)
+
+
+def _integer_sum_pool(g: _Graph, op: ops.SumPool2d, values: list[Value]) -> Value:
+    channels = g.net.shapes[op.inputs[0]][0]
+    ones = np.ones((channels, 1, *op.kernel), np.int64)
+    shape = {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding * 2}
+    return _integer_product(g, op, values[0], ones, _sum_pool, group=channels, **shape)
+
+
+def _integer_max_pool(g: _Graph, op: ops.MaxPool2d, values: list[Value]) -> Value:
+    # onnxruntime has no maximum in int32: levels as float32 are exact.
+    g.number(op)
+    pooled = _max_pool(g, op, [g.cast(_centred(g, values[0]), "float32")])
+    return g.cast(pooled, "int32")
+
+
+def _integer_add(g: _Graph, op: ops.Add, values: list[Value]) -> Value:
+    g.int32(op)
+    total, *rest = (_centred(g, value) for value in values)
+    for value in rest:
+        total = g.node("Add", [total, value])
+    return total
+
+
+def _integer_flatten(g: _Graph, op: ops.Flatten, values: list[Value]) -> Value:
+    value = g.node("Flatten", values, shape=g.net.shapes[op.name], axis=1)
+    if values[0].name in g.zero:
+        g.zero[value.name] = g.zero[values[0].name]
+    return _centred(g, value)
+
+
+def _integer_threshold(g: _Graph, op: ops.Threshold, values: list[Value]) -> Value:
+    g.int32(op)
+    z, theta = _oriented(g, op, _centred(g, values[0]))
+    if op.levels <= LEVELS_BY_NODES:
+        level = _reached(g, z, g.per_channel("theta", theta[:, 0], z), number="int32")
+        for column in theta.T[1:]:
+            level = g.node("Add", [level, _reached(g, z, g.per_channel("theta", column, z), number="int32")], "count")
+    else:
+        positions = (1,) * (len(z.shape) - 1)
+        axis = g.constant("axis", np.array([2], np.int64))
+        z = g.node("Unsqueeze", [z, axis], shape=(z.shape[0], 1, *z.shape[1:]))
+        all_theta = g.constant("theta", theta.astype(z.number).reshape(1, *theta.shape, *positions))
+        level = _reached(g, z, all_theta, (z.shape[0], op.levels, *z.shape[2:]), number="int32")
+        level = g.node("ReduceSum", [level, axis], "count", shape=(z.shape[0], *z.shape[2:]), keepdims=0)
+    if op.low:
+        level = g.node("Add", [level, g.constant("low", np.array(op.low, np.int32))], "level")
+    return level
+
+
+def _integer_readout(g: _Graph, op: ops.Readout, values: list[Value]) -> Value:
+    g.int32(op)
+    x = _centred(g, values[0])
+    return g.node("Add", [x, g.per_channel("bias", op.bias.numpy(), x)])
 
 
 _SHARED: Mapping[type[Op], Row] = MappingProxyType(
@@ -428,7 +629,34 @@ _QONNX = _Form(
     {"": OPSET, QONNX_DOMAIN: QONNX_VERSION},
     annotated=True,
 )
-_MULTI_THRESHOLD = replace(_QONNX, rows={**_SHARED, ops.Threshold: _multi_threshold})
+_QCDQ = _Form(
+    "onnx-qcdq",
+    {**_SHARED, ops.Threshold: _qcdq},
+    _qcdq_weight,
+    _code_type,
+    {"": OPSET},
+    integer_scores=True,
+)
+_INTEGER = replace(
+    _PLAIN,
+    name="onnx-integer",
+    rows={
+        ops.Input: _integer_input,
+        ops.Conv2d: _integer_conv2d,
+        ops.Linear: _integer_linear,
+        ops.MaxPool2d: _integer_max_pool,
+        ops.SumPool2d: _integer_sum_pool,
+        ops.Add: _integer_add,
+        ops.Flatten: _integer_flatten,
+        ops.Threshold: _integer_threshold,
+        ops.Readout: _integer_readout,
+    },
+)
+_MULTI_THRESHOLD = replace(_QONNX, name="qonnx-multithreshold", rows={**_SHARED, ops.Threshold: _multi_threshold})
+
+
+FORM_NAMES = frozenset(form.name for form in (_PLAIN, _QONNX, _MULTI_THRESHOLD, _QCDQ, _INTEGER))
+WITH_FOREIGN_OPERATORS = frozenset(form.name for form in (_QONNX, _MULTI_THRESHOLD))
 
 
 def _model(net: IntegerNetwork, form: _Form) -> Any:
@@ -447,6 +675,8 @@ def _model(net: IntegerNetwork, form: _Form) -> Any:
         # The name of the Input is the graph's input, so that what follows from it keeps the name that it was given.
         values[op.name] = value if isinstance(op, ops.Input) else g.name_last(value, op.name)
     last = values[net.ops[-1].name]
+    if last.name in g.zero:  # a network of nothing but reshaped codes
+        last = g.name_last(_centred(g, last), g.fresh("centred_scores"))
     if form.integer_scores:
         last = g.name_last(g.node("Cast", [last], number="int64", to=onnx.TensorProto.INT64), g.fresh("scores"))
 

@@ -1,23 +1,26 @@
-"""Running ONNX files that `onnx_export` wrote: standard operators in onnxruntime, QONNX in qonnx's own executor.
+"""Running ONNX files that `onnx_export` wrote: in onnxruntime and in qonnx's own executor, which runs QONNX, too.
 
 A file is data, never trusted: only the operators that the exporter writes are run, nothing is read from other files, no
 tensor may be larger than the network's own, and names of domains, which qonnx would import as Python modules, are
 compared with the known ones first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.neuromorphic.check import Check, compare
-from maqd_snn.neuromorphic.onnx_export import QONNX_DOMAIN, onnx_package
+from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
+from maqd_snn.neuromorphic.onnx_export import FORM_NAMES, QONNX_DOMAIN, WITH_FOREIGN_OPERATORS, onnx_package
 
 # What protobuf can hold in one message; the exporter writes no file of several parts.
 LARGEST_FILE = 2**31 - 1
@@ -31,11 +34,15 @@ STANDARD = frozenset(
         "Cast",
         "Clip",
         "Conv",
+        "ConvInteger",
+        "DequantizeLinear",
         "Flatten",
         "GreaterOrEqual",
         "MatMul",
+        "MatMulInteger",
         "MaxPool",
         "Mul",
+        "QuantizeLinear",
         "ReduceSum",
         "Relu",
         "Sub",
@@ -45,48 +52,115 @@ STANDARD = frozenset(
 QONNX = frozenset({"Quant", "MultiThreshold"})
 
 Scores = NDArray[Any]
-Run = Callable[[NDArray[Any]], Scores]
+# codes -> tensors by name: the file's output, and those named after ops of the network.
+Run = Callable[[NDArray[Any]], dict[str, Scores]]
 
 
-def verify_onnx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> Check:
-    """Run the file on `codes` and compare every class score with `expected`.
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """One runtime of ONNX files.
 
-    A file of standard operators runs in onnxruntime on the CPU, one with QONNX operators in qonnx's executor.
+    Attributes:
+        package: that must be installed. prepare: (model, name of its input, names of tensors to show) -> Run.
+        foreign: whether it runs QONNX's operators. note: what a reader should know.
+    """
+
+    package: str
+    prepare: Callable[[Any, str, list[str]], Run]
+    foreign: bool
+    note: str
+
+
+def verify_onnx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
+    """Run the file on `codes` in every runtime of `ONNX_RUNTIMES`, and compare every class score and every op's output.
+
+    Files of standard operators run in onnxruntime on the CPU and in qonnx's executor, those with QONNX operators in the
+    latter only.
 
     Args:
-        path: a file that `write_onnx` or `write_qonnx` wrote.
+        path: a file that one of this package's ONNX exporters wrote.
         codes: (B, *input shape) input codes.
         expected: (B, classes) the integer network's scores.
         net: the network that the file should be.
 
     Raises:
         MaqdError: a damaged, truncated or foreign file, or one with operators that the exporter does not write.
-            MissingExtraError: the runtime is not installed.
+            MissingExtraError: no runtime that could run it is installed.
     """
     try:
         model = _load(path)
         name, number = _input(model, codes)
         largest = _largest_tensor(net)
         model = _sized(model, largest)
-        qonnx = any(node.domain == QONNX_DOMAIN for node in model.graph.node)
+        form = _form_of(model)
         batch = max(1, min(len(codes), BATCH_ELEMENTS // largest))
-        run = _qonnx(model, name) if qonnx else _onnxruntime(model, name)
-        parts = []
-        for start in range(0, len(codes), batch):
-            part = run(codes[start : start + batch].astype(number))
-            if part.shape != expected[start : start + batch].shape:
-                raise MaqdError(
-                    f"it gives class scores of shape {part.shape} for {len(codes[start : start + batch])} samples, "
-                    f"expected {expected.shape[1:]} each: it was not exported from this network"
-                )
-            parts.append(part)
+        checks: list[Check] = []
+        missing: list[MissingExtraError] = []
+        for entry in ONNX_RUNTIMES.values():
+            if form in WITH_FOREIGN_OPERATORS and not entry.foreign:
+                checks.append(not_run(form, entry.package, "it has no QONNX operators"))
+                continue
+            try:
+                checks.append(_run(form, entry, model, name, codes.astype(number), expected, net, batch))
+            except MissingExtraError as error:
+                missing.append(error)
+                checks.append(not_run(form, entry.package, f"not installed; {error}"))
+        if missing and not any(check.ran for check in checks):
+            raise missing[0]
+        return checks
     except MissingExtraError:
         raise
     except MaqdError as error:
         raise MaqdError(f"{str(path)!r} is not a usable ONNX file: {error}") from error
-    runtime = f"qonnx {version('qonnx')}" if qonnx else f"onnxruntime {version('onnxruntime')}"
-    note = "executed node by node" if qonnx else "CPUExecutionProvider"
-    return compare("qonnx" if qonnx else "onnx", runtime, np.concatenate(parts), expected, note)
+
+
+def _form_of(model: Any) -> str:
+    stated = {entry.key: entry.value for entry in model.metadata_props}.get("maqd_snn_form", "")
+    foreign = any(node.domain == QONNX_DOMAIN for node in model.graph.node)
+    if stated in FORM_NAMES and (stated in WITH_FOREIGN_OPERATORS) == foreign:
+        return stated
+    return "qonnx" if foreign else "onnx"
+
+
+def _run(
+    form: str,
+    entry: OnnxRuntime,
+    model: Any,
+    name: str,
+    codes: NDArray[Any],
+    expected: NDArray[np.int64],
+    net: IntegerNetwork,
+    batch: int,
+) -> Check:
+    output = model.graph.output[0].name
+    made = {produced for node in model.graph.node for produced in node.output} - {output}
+    shown = [op.name for op in net.ops if op.name in made]
+    run = entry.prepare(model, name, shown)
+    values, wrong = dict.fromkeys(shown, 0), dict.fromkeys(shown, 0)
+    parts = []
+    for start in range(0, len(codes), batch):
+        chunk = codes[start : start + batch]
+        tensors = run(chunk)
+        part = _numbers(tensors[output])
+        if part.shape != expected[start : start + batch].shape:
+            raise MaqdError(
+                f"it gives class scores of shape {part.shape} for {len(chunk)} samples, "
+                f"expected {expected.shape[1:]} each: it was not exported from this network"
+            )
+        parts.append(part)
+        if shown:
+            truth = net.trace(torch.from_numpy(chunk.astype(np.int64)))
+            for op in shown:
+                got = _numbers(tensors[op])
+                if got.shape != tuple(truth[op].shape):
+                    raise MaqdError(
+                        f"its tensor {op!r} has the shape {got.shape}: it was not exported from this network"
+                    )
+                values[op] += got.size
+                wrong[op] += int((got.astype(np.float64) != truth[op].numpy()).sum())
+    layers = [LayerCheck(op, values[op], wrong[op]) for op in shown]
+    title = f"{entry.package} {version(entry.package)}"
+    return compare(form, title, np.concatenate(parts), expected, entry.note, layers)
 
 
 def _refused(what: str, error: Exception) -> MaqdError:
@@ -192,34 +266,43 @@ def _sized(model: Any, largest: int) -> Any:
     return model
 
 
-def _onnxruntime(model: Any, name: str) -> Run:
+def _onnxruntime(model: Any, name: str, shown: list[str]) -> Run:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("onnxruntime", "onnx", "verifying ONNX files") from error
+        raise MissingExtraError("onnxruntime", "onnx", "running ONNX files") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; nothing is printed beside it
+    options.intra_op_num_threads = torch.get_num_threads()
+    traced = type(model)()
+    traced.CopyFrom(model)
+    known = {info.name: info for info in traced.graph.value_info}
+    traced.graph.output.extend(known[tensor] for tensor in shown)
+    names = [output.name for output in traced.graph.output]
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(traced.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class below Exception
         raise _refused("onnxruntime cannot load it", error) from error
 
-    def run(codes: NDArray[Any]) -> Scores:
+    def run(codes: NDArray[Any]) -> dict[str, Scores]:
         try:
-            return _numbers(session.run(None, {name: codes})[0])
+            return dict(zip(names, session.run(names, {name: codes}), strict=True))
         except Exception as error:
             raise _refused("onnxruntime cannot run it", error) from error
 
     return run
 
 
-def _qonnx(model: Any, name: str) -> Run:
+def _qonnx(model: Any, name: str, shown: list[str]) -> Run:
     try:
         from qonnx.core.modelwrapper import ModelWrapper
         from qonnx.core.onnx_exec import execute_onnx
     except ImportError as error:
-        raise MissingExtraError("qonnx", "onnx", "verifying QONNX files") from error
-    graph = model.graph
+        raise MissingExtraError("qonnx", "onnx", "running QONNX files") from error
+    sized = type(model)()
+    sized.CopyFrom(model)
+    graph = sized.graph
+    names = [*shown, graph.output[0].name]
     # The executor makes a buffer per tensor before it runs, so every shape must be known: the batch is written in.
     batch_axes = [
         dim
@@ -228,15 +311,24 @@ def _qonnx(model: Any, name: str) -> Run:
         if not dim.HasField("dim_value")
     ]
 
-    def run(codes: NDArray[Any]) -> Scores:
+    def run(codes: NDArray[Any]) -> dict[str, Scores]:
         for dim in batch_axes:
             dim.dim_value = len(codes)
         try:
-            return _numbers(execute_onnx(ModelWrapper(model), {name: codes})[graph.output[0].name])
+            tensors = execute_onnx(ModelWrapper(sized), {name: codes}, return_full_exec_context=True)
+            return {tensor: tensors[tensor] for tensor in names}
         except Exception as error:  # qonnx raises plain Exceptions
             raise _refused("qonnx cannot run it", error) from error
 
     return run
+
+
+ONNX_RUNTIMES: Mapping[str, OnnxRuntime] = MappingProxyType(
+    {
+        "onnxruntime": OnnxRuntime("onnxruntime", _onnxruntime, False, "CPUExecutionProvider"),
+        "qonnx": OnnxRuntime("qonnx", _qonnx, True, "executed node by node"),
+    }
+)
 
 
 def _numbers(output: Any) -> Scores:

@@ -16,7 +16,13 @@ from maqd_snn.neuromorphic.c_verify import verify_c
 from maqd_snn.neuromorphic.check import Check, Verification, record
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
-from maqd_snn.neuromorphic.onnx_export import write_onnx, write_qonnx
+from maqd_snn.neuromorphic.onnx_export import (
+    write_integer,
+    write_multi_threshold,
+    write_onnx,
+    write_qcdq,
+    write_qonnx,
+)
 from maqd_snn.neuromorphic.onnx_verify import verify_onnx
 
 
@@ -74,6 +80,27 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             usual=True,
             cannot="sums of 2^24 and more",
         ),
+        "qonnx-multithreshold": Format(
+            "QONNX with every threshold as a MultiThreshold node, FINN's own form",
+            "network.qonnx-multithreshold.onnx",
+            write_multi_threshold,
+            "onnx",
+            cannot="sums of 2^24 and more",
+        ),
+        "onnx-qcdq": Format(
+            "ONNX with QuantizeLinear, Clip and DequantizeLinear, for onnxruntime",
+            "network.onnx-qcdq.onnx",
+            write_qcdq,
+            "onnx",
+            cannot="sums of 2^24 and more, weights above 127, levels that 8 bits do not hold",
+        ),
+        "onnx-integer": Format(
+            "ONNX with ConvInteger and MatMulInteger into int32, for onnxruntime",
+            "network.onnx-integer.onnx",
+            write_integer,
+            "onnx",
+            cannot="sums of 2^31 and more",
+        ),
         "c": Format(
             "C99 source, header and host test program, for microcontrollers",
             "network.c",
@@ -91,8 +118,8 @@ Verifier = Callable[[Path, NDArray[np.int64], NDArray[np.int64], IntegerNetwork]
 # By suffix: (path, codes (B, *input shape), expected scores (B, classes), network) -> one Check for each runtime.
 VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
     {
-        ".nir": lambda *given: [verify_nir(*given)],
-        ".onnx": lambda *given: [verify_onnx(*given)],
+        ".nir": verify_nir,
+        ".onnx": verify_onnx,
         ".c": verify_c,
     }
 )

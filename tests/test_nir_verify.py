@@ -18,7 +18,8 @@ from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic import Check, export, nir_verify
 from maqd_snn.neuromorphic import verify as verify_file
 from maqd_snn.neuromorphic.nir_export import write_nir
-from maqd_snn.neuromorphic.nir_verify import verify_nir
+from maqd_snn.neuromorphic.nir_runtimes import NIR_RUNTIMES
+from maqd_snn.neuromorphic.nir_verify import levels, verify_nir
 
 nir = pytest.importorskip("nir")
 snntorch = pytest.importorskip("snntorch")
@@ -37,9 +38,16 @@ def path(net: IntegerNetwork, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def verify(net: IntegerNetwork, path: Path, random_codes: Callable[..., torch.Tensor]) -> Callable[[], Check]:
+def verify(
+    net: IntegerNetwork, path: Path, random_codes: Callable[..., torch.Tensor]
+) -> Callable[[], dict[str, Check]]:
     codes = random_codes(net, 8).numpy()
-    return lambda: verify_nir(path, codes, net.reference(codes), net)
+    return lambda: by_runtime(path, codes, net.reference(codes), net)
+
+
+def by_runtime(path: Path, codes: Any, expected: Any, net: IntegerNetwork) -> dict[str, Check]:
+    """Return the checks of a file by the names of the runtimes."""
+    return dict(zip(NIR_RUNTIMES, verify_nir(path, codes, expected, net), strict=True))
 
 
 def change(path: Path, field: str, function: Callable[[Any], Any]) -> None:
@@ -61,10 +69,15 @@ def node_in(file: h5py.File, op: str) -> str:
     return next(name for name in file["node/nodes"] if name.endswith(op))
 
 
-def test_a_written_file_verifies(verify: Callable[[], Check]) -> None:
-    check = verify()
-    assert check.ok
-    assert (check.samples, check.scores, check.mismatches, check.note) == (8, 40, 0, "")
+def test_a_written_file_verifies(verify: Callable[[], dict[str, Check]]) -> None:
+    checks = verify()
+    assert {"snntorch", "spikingjelly", "interpreter"} <= {name for name, check in checks.items() if check.ok}
+    for check in checks.values():
+        if check.ran:
+            assert check.ok
+            assert (check.samples, check.scores, check.mismatches) == (8, 40, 0)
+            assert [layer.name for layer in check.layers] == ["spike1", "spike2", "pool2", "spike3"]
+            assert [layer.values for layer in check.layers] == [8 * 8 * 64, 8 * 8 * 64, 8 * 8 * 16, 8 * 16 * 16]
 
 
 def test_the_public_functions_write_and_verify_nir(
@@ -74,12 +87,13 @@ def test_the_public_functions_write_and_verify_nir(
     assert verify_file(tmp_path / "public.nir", net, random_codes(net, 4)).ok
 
 
-def test_one_wrong_class_bias_is_one_mismatch_per_sample(path: Path, verify: Callable[[], Check]) -> None:
+def test_one_wrong_class_bias_is_one_mismatch_per_sample(path: Path, verify: Callable[[], dict[str, Check]]) -> None:
     change(path, node(path, "classifier", "Linear") + "/bias", lambda bias: bias + np.eye(5, dtype=np.float32)[2])
-    check = verify()
-    assert not check.ok
-    assert (check.mismatches, check.largest_difference) == (8, 1.0)
-    assert check.note == "in maqd-snn's own NIR interpreter, 8 of this file's scores differ"
+    for check in verify().values():
+        if check.ran:
+            assert not check.ok
+            assert (check.mismatches, check.largest_difference) == (8, 1.0)
+            assert not any(layer.mismatches for layer in check.layers)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +112,21 @@ def test_faults_in_hidden_layers_are_found(
     field: str,
     wrong: Callable[[Any], Any],
     path: Path,
-    verify: Callable[[], Check],
+    verify: Callable[[], dict[str, Check]],
 ) -> None:
     change(path, f"{node(path, op, role)}/{field}", wrong)
-    check = verify()
-    assert check.mismatches > 0
-    assert check.note == f"in maqd-snn's own NIR interpreter, {check.mismatches} of this file's scores differ"
+    checks = [check for check in verify().values() if check.ran]
+    assert len(checks) >= 3
+    wrong = [layer.mismatches for layer in checks[0].layers]
+    names = [layer.name for layer in checks[0].layers]
+    # The first layer that differs is the one that was changed, or the next where its own spikes are right.
+    first = next(name for name, count in zip(names, wrong, strict=True) if count)
+    assert first == ("spike2" if (op, role) in (("conv2", "Conv2d"), ("spike1", "levels")) else op)
+    for check in checks:
+        assert check.mismatches > 0
+        assert not check.ok
+        assert check.mismatches == checks[0].mismatches
+        assert [layer.mismatches for layer in check.layers] == wrong
 
 
 def test_another_networks_file_is_refused(
@@ -123,14 +146,14 @@ def test_another_networks_file_is_refused(
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, 5000, -1])
-def test_a_truncated_file_is_refused(keep: int, path: Path, verify: Callable[[], Check]) -> None:
+def test_a_truncated_file_is_refused(keep: int, path: Path, verify: Callable[[], dict[str, Check]]) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(MaqdError, match=r"net\.nir' is damaged, truncated or no NIR file that can be run \(") as error:
         verify()
     assert "\n" not in str(error.value)
 
 
-def test_damaged_weights_are_refused(path: Path, verify: Callable[[], Check]) -> None:
+def test_damaged_weights_are_refused(path: Path, verify: Callable[[], dict[str, Check]]) -> None:
     with h5py.File(path) as file:
         stored = file[f"node/nodes/{node_in(file, 'classifier')}/weight"].id.get_chunk_info(0)
     whole = path.read_bytes()
@@ -140,7 +163,9 @@ def test_damaged_weights_are_refused(path: Path, verify: Callable[[], Check]) ->
             verify()
 
 
-def test_a_reason_of_many_lines_is_told_in_one(verify: Callable[[], Check], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reason_of_many_lines_is_told_in_one(
+    verify: Callable[[], dict[str, Check]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(path: Path) -> None:
         raise RuntimeError("first line\nsecond line")
 
@@ -253,7 +278,7 @@ def cyclic(file: h5py.File, name: str) -> None:
     ],
 )
 def test_hostile_files_are_refused(
-    attack: Callable[[h5py.File, str], None], message: str, path: Path, verify: Callable[[], Check]
+    attack: Callable[[h5py.File, str], None], message: str, path: Path, verify: Callable[[], dict[str, Check]]
 ) -> None:
     with h5py.File(path, "r+") as file:
         attack(file, f"node/nodes/{node_in(file, 'classifier')}/bias")
@@ -290,33 +315,40 @@ def test_a_pool_that_the_importer_runs_wrongly_is_run_by_our_interpreter(
         [("input", "pool"), ("pool", "flat"), ("flat", "output")],
     )
     nir.write(tmp_path / "a.nir", graph)
-    check = verify_nir(tmp_path / "a.nir", codes, expected, net)
-    assert check.ok
-    assert check.runtime == "maqd-snn NIR interpreter"
-    assert check.note.startswith(f"not run in snnTorch: its importer {fault}")
+    checks = by_runtime(tmp_path / "a.nir", codes, expected, net)
+    assert [name for name, check in checks.items() if check.ran] == ["interpreter"]
+    assert checks["interpreter"].ok
+    for name in ("snntorch", "spikingjelly"):
+        assert checks[name].problem.startswith(f"its importer {fault}")
+        assert not checks[name].failed
     # It is indeed wrong there: should this fail, the importer was mended and the rule can go.
     model = snntorch.import_nir.import_from_nir(graph)
     got = torch.stack([model(torch.tensor(sample, dtype=torch.float32))[0].flatten() for sample in codes])
     assert got.shape != expected.shape or (got.numpy() != expected).any()
     # And the export avoids it.
     write_nir(net, tmp_path / "b.nir")
-    check = verify_nir(tmp_path / "b.nir", codes[:20], expected[:20], net)
-    assert check.ok
-    assert check.runtime.startswith("snntorch ")
+    checks = by_runtime(tmp_path / "b.nir", codes[:20], expected[:20], net)
+    assert checks["snntorch"].ok
+    assert checks["spikingjelly"].ok
 
 
 def test_neurons_with_thresholds_of_their_own_are_run_by_our_interpreter(
-    path: Path, verify: Callable[[], Check]
+    path: Path, verify: Callable[[], dict[str, Check]]
 ) -> None:
     name = node(path, "spike1", "Threshold")
     change(path, f"{name}/r", lambda r: 2 * r)
     change(path, f"{name}/v_threshold", lambda theta: 2 * theta)
-    check = verify()
-    assert check.ok
-    assert check.note.endswith(f"needs r = 1 and one threshold for all neurons of the IF {name!r}")
+    checks = verify()
+    assert checks["interpreter"].ok
+    for foreign in ("snntorch", "spikingjelly"):
+        assert (
+            checks[foreign].problem == f"its importer needs r = 1 and one threshold for all neurons of the IF {name!r}"
+        )
 
 
-def test_the_process_is_left_as_it_was(verify: Callable[[], Check], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_process_is_left_as_it_was(
+    verify: Callable[[], dict[str, Check]], capsys: pytest.CaptureFixture[str]
+) -> None:
     before, threads = len(snntorch.SpikingNeuron.instances), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
@@ -328,12 +360,84 @@ def test_the_process_is_left_as_it_was(verify: Callable[[], Check], capsys: pyte
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("package", "extra"), [("nir", "nir"), ("snntorch.import_nir", "snntorch")])
 def test_a_missing_package_names_its_extra(
-    package: str, extra: str, verify: Callable[[], Check], monkeypatch: pytest.MonkeyPatch
+    verify: Callable[[], dict[str, Check]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("spikingjelly.activation_based.nir_exchange", "norse.torch.utils.import_nir"):
+        monkeypatch.setitem(sys.modules, module, None)
+    checks = verify()
+    assert checks["snntorch"].ok
+    assert checks["spikingjelly"].problem == "not installed; pip install --no-deps spikingjelly, and pip install loguru"
+    assert not checks["spikingjelly"].failed
+    monkeypatch.setitem(sys.modules, "snntorch.import_nir", None)
+    words = r"needs the package 'snntorch'; install it with: pip install 'maqd-snn\[snntorch\]'"
+    with pytest.raises(MissingExtraError, match=words):
+        verify()
+    monkeypatch.setitem(sys.modules, "nir", None)
     with pytest.raises(
-        MissingExtraError, match=rf"needs the package '{extra}'; install it with: pip install 'maqd-snn\[{extra}\]'"
+        MissingExtraError, match=r"needs the package 'nir'; install it with: pip install 'maqd-snn\[nir\]'"
     ):
         verify()
+
+
+def test_a_runtime_that_breaks_has_failed_and_the_others_go_on(
+    verify: Callable[[], dict[str, Check]], monkeypatch: pytest.MonkeyPatch, net: IntegerNetwork, path: Path
+) -> None:
+    def broken(*given: Any, **options: Any) -> None:
+        raise RuntimeError("no such layer\nas this")
+
+    monkeypatch.setattr(snntorch.import_nir, "import_from_nir", broken)
+    checks = verify()
+    assert (checks["snntorch"].ran, checks["snntorch"].failed) == (False, True)
+    assert checks["snntorch"].problem == "refuses the file: no such layer"
+    assert checks["spikingjelly"].ok
+    assert not verify_file(path, net, torch.zeros(2, 3, 8, 8, dtype=torch.int64)).ok
+
+
+def test_norse_is_not_given_branches_that_join(
+    make_model: Callable[..., Any], random_codes: Callable[..., torch.Tensor], tmp_path: Path
+) -> None:
+    norse = pytest.importorskip("norse.torch.utils.import_nir")
+    residual = fold(make_model("resnet", 2, 3))
+    codes = random_codes(residual, 8).numpy()
+    write_nir(residual, tmp_path / "r.nir")
+    checks = by_runtime(tmp_path / "r.nir", codes, residual.reference(codes), residual)
+    assert checks["norse"].problem.startswith("its importer drops a branch where two join, as in ")
+    assert checks["snntorch"].ok
+    assert checks["spikingjelly"].ok
+    # It does drop one: should this fail, the importer was mended and the rule can go.
+    graph = nir.NIRGraph(
+        {
+            "input": nir.Input({"input": np.array([1])}),
+            "a": nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+            "b": nir.Affine(2 * np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+            "sum": nir.Affine(np.ones((1, 1), np.float32), np.zeros(1, np.float32)),
+            "output": nir.Output({"output": np.array([1])}),
+        },
+        [("input", "a"), ("input", "b"), ("a", "sum"), ("b", "sum"), ("sum", "output")],
+    )
+    with pytest.warns(DeprecationWarning, match="nirtorch"):
+        module = norse.from_nir(graph)
+    assert float(module(torch.ones(1, 1))[0].detach()) != 3
+
+
+def test_signed_spikes_are_summed_to_levels() -> None:
+    spikes = torch.tensor([[[1.0], [0.0], [1.0], [0.0], [1.0], [1.0]]])  # two units of three neurons, one position
+    assert levels(spikes, (-1, 1, 1)).tolist() == [[[0.0], [2.0]]]
+
+
+def test_notes_that_do_not_fit_are_not_believed(
+    path: Path, net: IntegerNetwork, verify: Callable[[], dict[str, Check]]
+) -> None:
+    for text in (
+        "[]",
+        "{",
+        "null",
+        '{"003_spike1": {"op": "spike1", "signs": [1, 1, 1]}}',
+        '{"x": {"op": 1, "signs": 2}}',
+    ):
+        with h5py.File(path, "r+") as file:
+            relink(file, "node/metadata/nodes", text)
+        checks = verify()
+        assert checks["snntorch"].ok
+        assert checks["snntorch"].layers == ()

@@ -11,7 +11,15 @@ import maqd_snn
 from maqd_snn import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic import onnx_export
-from maqd_snn.neuromorphic.onnx_export import onnx_model, qonnx_model, write_onnx, write_qonnx
+from maqd_snn.neuromorphic.check import record
+from maqd_snn.neuromorphic.onnx_export import (
+    integer_model,
+    onnx_model,
+    qcdq_model,
+    qonnx_model,
+    write_onnx,
+    write_qonnx,
+)
 from maqd_snn.neuromorphic.onnx_verify import verify_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -20,8 +28,10 @@ pytest.importorskip("qonnx")
 
 FORMS = {
     "onnx": onnx_model,
+    "onnx-qcdq": qcdq_model,
+    "onnx-integer": integer_model,
     "qonnx": qonnx_model,
-    "multithreshold": lambda net: qonnx_model(net, multi_threshold=True),
+    "qonnx-multithreshold": lambda net: qonnx_model(net, multi_threshold=True),
 }
 PLANS = {"mlp": "12-12", "vgg": "6-6-M-8-S", "resnet": "6-8"}
 
@@ -52,11 +62,16 @@ def codes_for(net, samples, seed=1):
     ).numpy()
 
 
+def verified(path, codes, expected, net):
+    """Return the record of all runtimes."""
+    return record(path, net, codes, verify_onnx(path, codes, expected, net))
+
+
 def check(net, model, path, samples=6):
     """Write `model`, verify it against the NumPy oracle."""
     path.write_bytes(model.SerializeToString())
     codes = codes_for(net, samples)
-    return verify_onnx(path, codes, net.reference(codes), net)
+    return verified(path, codes, net.reference(codes), net)
 
 
 def kinds(model):
@@ -93,9 +108,12 @@ def test_no_class_score_differs(case, tmp_path):
         result = check(net, model, tmp_path / "net.onnx")
         assert result.ok, (form, result)
         assert result.scores == 6 * 5
-        assert result.runtime.startswith("onnxruntime 1." if form == "onnx" else "qonnx ")
+        assert result.format == form
+        assert [c.runtime.split()[0] for c in result.ran] == ["onnxruntime", "qonnx"][form.startswith("qonnx") :]
+        shown = [layer.name for layer in result.ran[0].layers]
+        assert shown == [op.name for op in net.ops[1:]][: -1 if form.startswith("qonnx") else None]
         thresholds = [op for op in net.ops if isinstance(op, ops.Threshold)]
-        if form == "multithreshold":
+        if form == "qonnx-multithreshold":
             assert kinds(model).count("MultiThreshold") == len(thresholds)
         elif thresholds[0].levels < 32:  # among that many levels float32 may be too coarse
             assert "MultiThreshold" not in kinds(model)
@@ -168,7 +186,7 @@ def test_the_model_is_valid_and_says_where_it_comes_from(form):
     shapes = {info.name: tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim[1:]) for info in batched}
     assert all(shapes[op.name] == net.shapes[op.name] for op in net.ops)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert properties["maqd_snn_form"] == ("onnx" if form == "onnx" else "qonnx")
+    assert properties["maqd_snn_form"] == form
     assert properties["maqd_snn_version"] == model.producer_version == maqd_snn.__version__
     assert json.loads(properties["maqd_snn_provenance"]) == net.provenance
     assert "0..255" in model.doc_string
@@ -294,7 +312,7 @@ def test_linear_layers_beyond_float32_run_in_float64(kind, tmp_path):
     expected = net.reference(codes)
     assert len(set(expected[:, 0].tolist())) == {"Threshold": 3, "Readout": 8}[kind]
     write_onnx(net, tmp_path / "net.onnx")
-    assert verify_onnx(tmp_path / "net.onnx", codes, expected, net).ok
+    assert verified(tmp_path / "net.onnx", codes, expected, net).ok
     with pytest.raises(MaqdError, match=r"^big: .* can reach 16777984, .*'qonnx' has no Linear in float64"):
         qonnx_model(net)
 
@@ -337,7 +355,7 @@ def refused(net, model, path, match):
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     codes = codes_for(net, 2)
     with pytest.raises(MaqdError, match=match) as caught:
-        verify_onnx(path, codes, net.reference(codes), net)
+        verified(path, codes, net.reference(codes), net)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -351,7 +369,7 @@ def test_one_changed_threshold_is_found_wherever_it_matters(form, tmp_path):
     different = int((tampered.reference(codes) != net.reference(codes)).sum())
     assert different > 0
 
-    model = FORMS["onnx" if form == "onnx" else "multithreshold"](net)
+    model = FORMS["onnx" if form == "onnx" else "qonnx-multithreshold"](net)
     if form == "onnx":
         name, theta = "even_theta__", np.array([[7, 3]], np.float32)  # the third of three levels
     else:
@@ -361,7 +379,7 @@ def test_one_changed_threshold_is_found_wherever_it_matters(form, tmp_path):
     assert (before != theta).sum() == 1
     set_constant(constant(model, name), theta)
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    result = verify_onnx(tmp_path / "net.onnx", codes, net.reference(codes), net)
+    result = verified(tmp_path / "net.onnx", codes, net.reference(codes), net)
     assert not result.ok
     assert result.mismatches == different
 
@@ -389,7 +407,7 @@ def test_damaged_files_are_refused_or_compared_but_never_crash(small, form, tmp_
         data[rng.integers(len(data))] = rng.integers(256)
         path.write_bytes(data)
         try:
-            outcomes.append(str(verify_onnx(path, codes, expected, small).ok))
+            outcomes.append(str(verified(path, codes, expected, small).ok))
         except MaqdError as error:
             outcomes.append(str(error))
     assert not any("\n" in outcome for outcome in outcomes)
@@ -479,7 +497,64 @@ def test_codes_that_the_input_cannot_hold_are_an_error_and_do_not_wrap(tmp_path)
 # Writing and the public functions.
 
 
-@pytest.mark.parametrize("name", ["onnx", "qonnx"])
+def test_one_runtime_alone_still_verifies(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    result = check(small, onnx_model(small), tmp_path / "net.onnx")
+    assert [(c.runtime.split()[0], c.ran) for c in result.checks] == [("onnxruntime", False), ("qonnx", True)]
+    assert "not installed; running ONNX files needs the package 'onnxruntime'" in result.checks[0].problem
+    assert result.ok
+
+
+def test_integer_files_hold_no_floating_point_where_eight_bits_do():
+    model = integer_model(folded("vgg", plan="6-M-8", act_states=4, weight_states=15))
+    assert kinds(model).count("ConvInteger") == 2
+    assert kinds(model).count("MatMulInteger") == 1
+    assert {"Conv", "MatMul"}.isdisjoint(kinds(model))
+    wide = integer_model(folded("resnet", act_states=40, plan="6-8"))  # sums over 4 x 4 levels do not fit
+    assert "MatMul" in kinds(wide)
+
+
+@pytest.mark.parametrize("form", ["onnx-qcdq", "onnx-integer"])
+def test_products_of_eight_bits_do_not_saturate(form, tmp_path):
+    # Two products of 255 and 127 are beyond 16 bits, in which some kernels add them.
+    weight = torch.full((3, 64), 127)
+    weight[1] = -127
+    net = IntegerNetwork(
+        [
+            ops.Input("in", shape=(64,)),
+            ops.Linear("a", ("in",), weight.flip(0)),
+            ops.Linear("b", ("in",), torch.eye(64, dtype=torch.int64)),
+            ops.Threshold("s", ("b",), torch.arange(1, 256).repeat(64, 1), torch.ones(64, dtype=torch.int64)),
+            ops.Linear("c", ("s",), weight),
+            ops.Add("sum", ("a", "c")),
+        ]
+    )
+    codes = np.full((4, 64), 255)
+    codes[1:] = codes_for(net, 3)
+    (tmp_path / "net.onnx").write_bytes(FORMS[form](net).SerializeToString())
+    assert verified(tmp_path / "net.onnx", codes, net.reference(codes), net).ok
+
+
+def test_weights_that_int8_does_not_hold_are_refused_or_computed_in_floating_point(tmp_path):
+    net = IntegerNetwork(
+        [
+            ops.Input("in", shape=(2,), zero_point=7),
+            ops.Linear("fc", ("in",), torch.tensor([[128, 1], [-3, 0]])),
+        ]
+    )
+    with pytest.raises(MaqdError, match="fc: its weights reach 128, and the format 'onnx-qcdq' holds them in 8 bits"):
+        qcdq_model(net)
+    model = integer_model(net)
+    assert "MatMulInteger" not in kinds(model)
+    assert check(net, model, tmp_path / "net.onnx").ok
+    huge = IntegerNetwork([ops.Input("in", shape=(2,)), ops.Linear("fc", ("in",), torch.tensor([[2**23, 2**23]]))])
+    with pytest.raises(
+        MaqdError, match="fc: its accumulators can reach 4278190081, and the format 'onnx-integer' holds"
+    ):
+        integer_model(huge)
+
+
+@pytest.mark.parametrize("name", [name for name in maqd_snn.neuromorphic.FORMATS if "onnx" in name])
 def test_export_and_verify(small, name, tmp_path):
     path = tmp_path / "net.onnx"
     maqd_snn.neuromorphic.export(small, path, format=name)
@@ -509,21 +584,22 @@ def test_a_failing_write_keeps_the_old_file(small, write, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("module", "package", "write"),
+    ("modules", "package", "write"),
     [
-        ("onnx", "onnx", write_onnx),
-        ("onnxruntime", "onnxruntime", write_onnx),
-        ("qonnx.core.onnx_exec", "qonnx", write_qonnx),
+        (["onnx"], "onnx", write_onnx),
+        (["onnxruntime", "qonnx.core.onnx_exec"], "onnxruntime", write_onnx),
+        (["qonnx.core.onnx_exec"], "qonnx", write_qonnx),
     ],
 )
-def test_a_missing_package_names_the_extra(small, module, package, write, tmp_path, monkeypatch):
+def test_a_missing_package_names_the_extra(small, modules, package, write, tmp_path, monkeypatch):
     path = tmp_path / "net.onnx"
     write(small, path)
     codes = codes_for(small, 1)
     expected = small.reference(codes)
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    for module in modules:
+        monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"needs the package '{package}'; .*pip install 'maqd-snn\[onnx\]'"):
-        verify_onnx(path, codes, expected, small)
+        verified(path, codes, expected, small)
     if package == "onnx":
         with pytest.raises(MissingExtraError, match="writing or reading ONNX"):
             write(small, path)

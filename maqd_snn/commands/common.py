@@ -95,7 +95,7 @@ def formats_text() -> str:
     """Return the list of export formats."""
     from maqd_snn.neuromorphic import FORMATS
 
-    return "\n".join(["Formats:", *(f"  {name:8s} {entry.title}" for name, entry in FORMATS.items())])
+    return "\n".join(["Formats:", *(f"  {name:20s} {entry.title}" for name, entry in FORMATS.items())])
 
 
 def chosen_recipe(options: Options) -> Recipe:
