@@ -109,8 +109,10 @@ def levels(spikes: Tensor, signs: Sequence[int]) -> Tensor:
     >>> levels(torch.tensor([[1.0, 0.0, 1.0, 1.0]]), (1, 1)).tolist()
     [[1.0, 2.0]]
     """
-    units = spikes.unflatten(1, (-1, len(signs)))
-    return (units * torch.tensor(signs, dtype=units.dtype).view(1, 1, -1, *(1,) * (units.ndim - 3))).sum(2)
+    batch, channels, *size = spikes.shape
+    units = spikes.reshape(batch, channels // len(signs), len(signs), *size)
+    summed: Tensor = (units * torch.tensor(signs, dtype=units.dtype).view(1, 1, -1, *(1,) * len(size))).sum(2)
+    return summed
 
 
 @dataclass

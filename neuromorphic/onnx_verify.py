@@ -115,7 +115,7 @@ def verify_onnx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64
 
 
 def _form_of(model: Any) -> str:
-    stated = {entry.key: entry.value for entry in model.metadata_props}.get("maqd_snn_form", "")
+    stated: str = {entry.key: entry.value for entry in model.metadata_props}.get("maqd_snn_form", "")
     foreign = any(node.domain == QONNX_DOMAIN for node in model.graph.node)
     if stated in FORM_NAMES and (stated in WITH_FOREIGN_OPERATORS) == foreign:
         return stated
