@@ -1,19 +1,54 @@
 """The table of datasets, and loading by name."""
 
 import os
+from pathlib import Path
 
-from maqd_snn.datasets.cards import ImageDataset
+from maqd_snn.datasets.cards import Card, ImageDataset
 from maqd_snn.datasets.cifar import CIFAR10, CIFAR100
 from maqd_snn.datasets.digits import DIGITS
 from maqd_snn.datasets.entry import Entry
+from maqd_snn.datasets.events.cifar10_dvs import CIFAR10_DVS
+from maqd_snn.datasets.events.dvs128_gesture import DVS128_GESTURE
+from maqd_snn.datasets.events.folder import FOLDER, folder_set
+from maqd_snn.datasets.events.ncaltech101 import N_CALTECH101
+from maqd_snn.datasets.events.ncars import N_CARS
+from maqd_snn.datasets.events.nmnist import N_MNIST
 from maqd_snn.datasets.mnist import FASHION_MNIST, MNIST, MNIST10K
 from maqd_snn.datasets.root import data_root
-from maqd_snn.datasets.splits import Splits, hold_out
+from maqd_snn.datasets.splits import Splits
 from maqd_snn.errors import MaqdError, unknown_name
 
 DATASETS: dict[str, Entry] = {
-    entry.card.name: entry for entry in (DIGITS, MNIST10K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
+    entry.card.name: entry
+    for entry in (
+        *(DIGITS, MNIST10K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100),
+        *(N_MNIST, DVS128_GESTURE, CIFAR10_DVS, N_CALTECH101, N_CARS),
+    )
 }
+
+
+def check_name(name: str) -> None:
+    """Raise MaqdError unless `name` is one that `load` takes."""
+    base, colon, options = name.partition(":")
+    if base == FOLDER:
+        folder_set(options, None)
+    elif base not in DATASETS:
+        raise unknown_name("dataset", base, DATASETS)
+    elif colon:
+        DATASETS[base].configured(options)
+
+
+def find_entry(name: str, root: Path) -> Entry:
+    """Return the entry of a dataset name, its options applied; `root` is the data root, which `folder` looks at.
+
+    >>> find_entry("nmnist:slices=5", Path("nowhere")).card.shape
+    (10, 34, 34)
+    """
+    check_name(name)
+    base, colon, options = name.partition(":")
+    if base == FOLDER:
+        return folder_set(options, root)
+    return DATASETS[base].configured(options) if colon else DATASETS[base]
 
 
 def load(
@@ -22,7 +57,9 @@ def load(
     """Return the official two parts of a dataset: (training images, those for validation included; test images).
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`; one of event recordings may be followed by its input scheme, as in
+            `nmnist:slices=3,largest=3` (see `FrameScheme`), and by `damaged=skip`. `folder:path=NAME,...` is any folder
+            of recordings per class (see `folder_set`).
         root: the data root; see `data_root` for what holds without it.
         download: fetch what is missing into the root, checksums checked.
 
@@ -34,17 +71,19 @@ def load(
     >>> len(train), len(test), tuple(test.codes.shape[1:])
     (1437, 360, (1, 8, 8))
     """
-    if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASETS)
-    entry = DATASETS[name]
-    train, test = entry.read(data_root(root), download=download)
-    expected = (entry.card.train + entry.card.validation, entry.card.test)
-    if (len(train), len(test)) != expected:
-        raise MaqdError(
-            f"dataset {name!r}: expected {expected[0]} training and {expected[1]} test images, "
-            f"got {len(train)} and {len(test)}; the files are not the official ones, get them again"
-        )
+    place = data_root(root)
+    train, test = find_entry(name, place).read(place, download=download)
+    _check_counts(name, train.card, len(train), len(test))
     return train, test
+
+
+def _check_counts(name: str, card: Card, both: int, test: int) -> None:
+    # The cards of event recordings say what was found, and in their titles of how many: parts of them are in use.
+    if (both, test) != (card.train + card.validation, card.test):
+        raise MaqdError(
+            f"dataset {name!r}: expected {card.train + card.validation} training and {card.test} test images, "
+            f"got {both} and {test}; the files are not the official ones, get them again"
+        )
 
 
 def load_splits(name: str, root: str | os.PathLike[str] | None = None, *, download: bool = False) -> Splits:
@@ -56,6 +95,7 @@ def load_splits(name: str, root: str | os.PathLike[str] | None = None, *, downlo
     >>> len(parts.train), len(parts.validation), len(parts.test)
     (1257, 180, 360)
     """
-    both, test = load(name, root, download=download)
-    train, validation = hold_out(both, both.card.validation, "train", "validation")
-    return Splits(train, validation, test)
+    place = data_root(root)
+    parts = find_entry(name, place).splits(place, download=download)
+    _check_counts(name, parts.test.card, len(parts.train) + len(parts.validation), len(parts.test))
+    return parts

@@ -19,9 +19,13 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(root or os.environ.get(ROOT_VARIABLE) or pooch.os_cache("maqd-snn")).expanduser()
 
 
-def not_found(name: str, root: Path, expected: str, hint: str = "") -> MaqdError:
-    """Return the error for a dataset whose files are not under `root`; `expected` says what should be there."""
-    return MaqdError(
-        f"dataset {name!r} is not under {str(root)!r}{hint}: put {expected} there, name another data root (argument "
-        f"root, or environment variable {ROOT_VARIABLE}), or fetch it with download=True (--download)"
+def not_found(name: str, root: Path, expected: str, hint: str = "", source: str | None = None) -> MaqdError:
+    """Return the error for a dataset whose files are not under `root`; `expected` says what should be there.
+
+    `source` is where people get what cannot be fetched.
+    """
+    by_hand = f"put {expected} there, or name another data root (argument root, environment variable {ROOT_VARIABLE})"
+    fetch = (
+        "or fetch it with download=True (--download)" if source is None else f"it cannot be fetched, but is {source}"
     )
+    return MaqdError(f"dataset {name!r} is not under {str(root)!r}{hint}: {by_hand}; {fetch}")

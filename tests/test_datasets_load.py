@@ -91,7 +91,7 @@ def test_a_foreign_gz_is_refused(t10k: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_choices() -> None:
     with pytest.raises(
-        MaqdError, match=r"unknown dataset 'cifar', did you mean 'cifar10'.* cifar10, cifar100, digits, "
+        MaqdError, match=r"unknown dataset 'cifar', did you mean 'cifar10'.* cifar10, cifar10-dvs, cifar100, digits, "
     ):
         load("cifar")
     with pytest.raises(MaqdError, match="unknown dataset 'nothing'"):

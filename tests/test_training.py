@@ -302,7 +302,8 @@ def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
 def test_every_recipe_builds_a_network_that_folds(name, digits):
     recipe = get_recipe(name)
     assert recipe.name == name
-    plan = {"mnist": "4-M-8-M", "cifar10-vgg": "4-M-8-M", "cifar10-resnet": "4-8"}.get(name, recipe.plan)
+    small = {"cifar10-resnet": "4-8", "dvs128-gesture": "4-M-8-M", "cifar10-dvs": "4-M-8-M"}  # images are 8 x 8 here
+    plan = {"mnist": "4-M-8-M", "cifar10-vgg": "4-M-8-M", **small}.get(name, recipe.plan)
     model = build_model(override(recipe, {"plan": plan}), digits)
     assert fold(model)(digits.test.codes[:2]).shape == (2, 10)
 

@@ -3,8 +3,8 @@
 Axis letters: E events, T slices, H height, W width. Nothing here keeps state or changes its input.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class FrameScheme:
     largest: int = 1
     downsample: int = 1
     layout: str = "channels"
-    kind: str = "events"
+    kind: Literal["events", "analog"] = "events"
     denoise_us: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +80,11 @@ class FrameScheme:
 
     @staticmethod
     def parse(text: str) -> "FrameScheme":
-        """Return the scheme of a text `field=value,...`; fields left out have their defaults.
+        """Return the scheme of a text `field=value,...`; fields left out have their defaults. Raises as `updated`."""
+        return FrameScheme().updated(text)
+
+    def updated(self, text: str) -> "FrameScheme":
+        """Return this scheme with the fields that a text `field=value,...` names.
 
         Raises:
             MaqdError: an unknown field, a field twice, or a value that construction refuses.
@@ -98,7 +102,7 @@ class FrameScheme:
                 values[name] = int(value)
             else:
                 values[name] = value
-        return FrameScheme(**values)
+        return replace(self, **values)
 
     def __str__(self) -> str:
         """Return the text form: the fields that differ from their defaults."""

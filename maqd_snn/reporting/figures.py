@@ -62,7 +62,7 @@ def _layers(axes: "Axes", simulation: dict[str, Any]) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: quantity(value).replace(".00", ""))
     axes.set_title("connections used per image", fontsize=9.5, color=INK)
     axes.legend(frameon=False, fontsize=8.5)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _energies(axes: "Axes", report: dict[str, Any]) -> None:
@@ -85,9 +85,10 @@ def _energies(axes: "Axes", report: dict[str, Any]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: energy_text(value))
     axes.minorticks_off()
     axes.set_title("arithmetic energy per image, 45 nm", fontsize=9.5, color=INK)
-    _tidy(axes)
+    tidy(axes)
 
 
-def _tidy(axes: "Axes") -> None:
+def tidy(axes: "Axes") -> None:
+    """Give axes the look of all figures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5, colors=INK)

@@ -62,8 +62,10 @@ def cutout(codes: Tensor, size: int, fill: int, centre: Tensor) -> Tensor:
     return codes.masked_fill((inside[0][:, :, None] & inside[1][:, None, :]).unsqueeze(1), fill)
 
 
-def warp(codes: Tensor, fill: int, chance: Tensor) -> Tensor:
-    """Return each image (B, C, H, W) turned by up to 10 degrees, zoomed by up to 10 % and moved by up to a pixel.
+def warp(
+    codes: Tensor, fill: int, chance: Tensor, *, degrees: float = 10, zoom: float = 0.1, pixels: float = 1
+) -> Tensor:
+    """Return each image (B, C, H, W) turned by up to `degrees`, zoomed by up to the share `zoom`, moved by `pixels`.
 
     Interpolated bilinearly around the centre, rounded half up; outside the image it shows `fill`. `chance` (4, B) holds
     turn, zoom, shift down and right as shares from [0, 1) of their ranges.
@@ -73,8 +75,9 @@ def warp(codes: Tensor, fill: int, chance: Tensor) -> Tensor:
     True
     """
     batch, _, height, width = codes.shape
-    turn, zoom, down, right = (2 * chance - 1).unbind()
-    angle, scale = turn * math.radians(10), 1 + 0.1 * zoom
+    turn, larger, down, right = (2 * chance - 1).unbind()
+    angle, scale = turn * math.radians(degrees), 1 + zoom * larger
+    down, right = pixels * down, pixels * right
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     rows = torch.stack([cosine, -sine, 2 * right / width, sine, cosine, 2 * down / height], dim=1)
     grid = F.affine_grid(rows.view(batch, 2, 3), list(codes.shape), align_corners=False)
@@ -114,13 +117,26 @@ def _crop_flip_cutout(codes: Tensor, fill: int, drawn: Tensor) -> Tensor:
     return cutout(_crop_flip(codes, fill, drawn[:3]), CUTOUT, fill, drawn[3:])
 
 
+def _draw_warp(count: int, generator: Generator) -> Tensor:
+    return torch.rand(4, count, generator=generator)
+
+
+def _event_warp(codes: Tensor, fill: int, drawn: Tensor) -> Tensor:
+    return warp(codes, fill, drawn, degrees=15, zoom=0.15, pixels=2)
+
+
 AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {
         "none": Augmentation(lambda count, _: torch.empty(0, count), lambda codes, _fill, _drawn: codes),
         "shift1": Augmentation(_corners(1), lambda codes, fill, drawn: shift(codes, 1, fill, drawn)),
         "shift2": Augmentation(_corners(2), lambda codes, fill, drawn: shift(codes, 2, fill, drawn)),
-        "warp": Augmentation(lambda count, generator: torch.rand(4, count, generator=generator), warp),
+        "warp": Augmentation(_draw_warp, warp),
         "crop-flip": Augmentation(_draw_crop_flip, _crop_flip),
         "crop-flip-cutout": Augmentation(_draw_crop_flip_cutout, _crop_flip_cutout),
+        "event-warp": Augmentation(_draw_warp, _event_warp),
+        "event-warp-flip": Augmentation(
+            lambda count, generator: torch.rand(5, count, generator=generator),
+            lambda codes, fill, drawn: flip(_event_warp(codes, fill, drawn[:4]), drawn[4]),
+        ),
     }
 )

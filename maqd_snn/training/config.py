@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from maqd_snn.datasets import DATASETS
+from maqd_snn.datasets import check_name
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.models import MODELS, Quantization
 from maqd_snn.surrogate import SURROGATES
@@ -20,7 +20,8 @@ class Recipe:
     """What to train, on what, and how. Defaults are those of `vgg` networks; recipes are named functions.
 
     Attributes:
-        name: of the recipe. dataset, model: names of `datasets.DATASETS` and `models.MODELS`. plan: layer widths.
+        name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
+        `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
         layers; None is the float twin. signed, norm, surrogate, weight_step, pool_first: see `build`.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
@@ -67,8 +68,8 @@ class Recipe:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.dataset)
         for kind, name, choices in (
-            ("dataset", self.dataset, DATASETS),
             ("model", self.model, MODELS),
             ("surrogate", self.surrogate, SURROGATES),
             ("optimizer", self.optimizer, OPTIMIZERS),

@@ -95,10 +95,16 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
         surrogate=recipe.surrogate,
         weight_step=recipe.weight_step,
         pool_first=recipe.pool_first,
-        zero_point=mean_code(splits.train) if recipe.zero_point is None else recipe.zero_point,
+        zero_point=_zero_point(recipe, splits.train),
         input_range=(card.low, card.high),
         input_kind=card.kind,
     )
+
+
+def _zero_point(recipe: Recipe, train: ImageDataset) -> int:
+    if recipe.zero_point is not None:
+        return recipe.zero_point
+    return 0 if train.card.kind == "events" else mean_code(train)  # no event is no input
 
 
 def batches(dataset: ImageDataset, size: int) -> Iterator[tuple[Tensor, Tensor]]:

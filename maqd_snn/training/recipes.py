@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from maqd_snn.errors import unknown_name
+from maqd_snn.training import event_recipes
 from maqd_snn.training.config import Recipe
 
 
@@ -43,7 +44,15 @@ def cifar10_resnet() -> Recipe:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
-    {"digits": digits, "mnist": mnist, "cifar10-vgg": cifar10_vgg, "cifar10-resnet": cifar10_resnet}
+    {
+        "digits": digits,
+        "mnist": mnist,
+        "cifar10-vgg": cifar10_vgg,
+        "cifar10-resnet": cifar10_resnet,
+        "nmnist": event_recipes.nmnist,
+        "dvs128-gesture": event_recipes.dvs128_gesture,
+        "cifar10-dvs": event_recipes.cifar10_dvs,
+    }
 )
 
 

@@ -1,0 +1,155 @@
+"""N-MNIST in folds: the recipe `nmnist`, trained and tested on every recording that is there.
+
+    maqd bench nmnist-folds [--folds 5] [--work runs/nmnist-folds] [--write docs/events.md] [--quick]
+
+All recordings, training and test parts together, are dealt into folds by a fixed permutation. Each fold is the test set
+once: of the others a tenth, fixed too, chooses the epoch, the rest is trained on. Accuracy and SynOps are those of the
+folded integer network. The folder of work keeps every finished fold and the checkpoint of the one that runs: the same
+command goes on where it was.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maqd_snn import datasets
+from maqd_snn.datasets import ImageDataset, Splits
+from maqd_snn.datasets.splits import SPLIT_SEED, hold_out
+from maqd_snn.errors import MaqdError
+from maqd_snn.files import write_text
+from maqd_snn.runs import fold_run, machine, simulate_run, train
+from maqd_snn.training import Recipe, get_recipe
+
+BEGIN, END = "<!-- folds: maqd bench nmnist-folds -->", "<!-- end of folds -->"
+
+
+def all_recordings(recipe: Recipe, root: Path | None) -> ImageDataset:
+    """Return every recording of the recipe's dataset, training part first."""
+    train_part, test_part = datasets.load(recipe.dataset, root)
+    codes = torch.cat([train_part.codes, test_part.codes])
+    return ImageDataset(train_part.card, "all", codes, torch.cat([train_part.labels, test_part.labels]))
+
+
+def fold_splits(data: ImageDataset, folds: int, number: int) -> Splits:
+    """Return the parts of fold `number`: recordings number, number + folds, ... of a fixed permutation are its test."""
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(data))
+    tested = np.zeros(len(data), np.bool_)
+    tested[order[number::folds]] = True
+
+    def part(name: str, mask: Any) -> ImageDataset:
+        index = torch.from_numpy(np.flatnonzero(mask))
+        return ImageDataset(data.card, name, data.codes[index], data.labels[index])
+
+    rest = part("train+validation", ~tested)
+    return Splits(*hold_out(rest, max(1, len(rest) // 10), "train", "validation"), part("test", tested))
+
+
+def run_fold(recipe: Recipe, data: ImageDataset, folds: int, number: int, work: Path) -> dict[str, Any]:
+    """Train, fold and test one fold, or return what an earlier call with the same recipe and data found."""
+    out = work / f"fold{number + 1}"
+    file = out / "result.json"
+    inputs = {"recipe": asdict(recipe), "folds": folds, "recordings": len(data)}
+    if file.is_file():
+        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if before["inputs"] == inputs:
+            return before
+    out.mkdir(parents=True, exist_ok=True)
+    splits = fold_splits(data, folds, number)
+    result = train(recipe, splits, out, resume=True)
+    net = fold_run(recipe, splits, result, out)
+    simulation = simulate_run(net, splits)
+    assert simulation.accuracy is not None  # the splits have labels
+    found = {
+        "inputs": inputs,
+        "parts": [len(splits.train), len(splits.validation), len(splits.test)],
+        "accuracy": simulation.accuracy,
+        "synops": simulation.total.synops / simulation.samples,
+        "dense_macs": simulation.total.dense_macs / simulation.samples,
+        "best_epoch": result.best.epoch,
+        "seconds": sum(epoch.seconds for epoch in result.history),
+        "fold_mismatches": net.provenance["fold_check"]["mismatches"],
+    }
+    write_text(file, json.dumps(found, indent=1))
+    return found
+
+
+def table(recipe: Recipe, title: str, found: list[dict[str, Any]]) -> str:
+    """Return the result as Markdown."""
+    accuracies = [100 * fold["accuracy"] for fold in found]
+    where = machine()
+    return "\n".join(
+        [
+            "| fold | train / validation / test | epoch | right on test | SynOps | dense MACs | folding differs |",
+            "|---|---|---|---|---|---|---|",
+            *(
+                f"| {number} | {' / '.join(map(str, fold['parts']))} | {fold['best_epoch']} of {recipe.epochs} "
+                f"| {100 * fold['accuracy']:.1f} % | {fold['synops']:,.0f} | {fold['dense_macs']:,.0f} "
+                f"| {fold['fold_mismatches']} |"
+                for number, fold in enumerate(found, start=1)
+            ),
+            f"| **mean** | | | **{statistics.fmean(accuracies):.2f} %** "
+            f"| {statistics.fmean(fold['synops'] for fold in found):,.0f} "
+            f"| {statistics.fmean(fold['dense_macs'] for fold in found):,.0f} | |",
+            "",
+            f"{title}; standard deviation over the folds {statistics.stdev(accuracies):.2f} points. "
+            f"{recipe.act_states} activation states, {recipe.weight_states} weight states, one seed. From "
+            f"`maqd bench nmnist-folds` (`benchmarks/nmnist_folds.py`), {datetime.now(UTC).date()}, "
+            f"{where['cores']} CPU cores, torch {where['torch']}.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the folds that are not done, print the table, and write it between the markers of a document."""
+    parser = argparse.ArgumentParser(
+        prog="maqd bench nmnist-folds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folds", type=int, default=5, help="how many (default: 5)")
+    parser.add_argument("--work", type=Path, default=Path("runs/nmnist-folds"), help="folder that keeps what is done")
+    parser.add_argument(
+        "--data-root", type=Path, help="folder of the datasets (default: $MAQD_DATA_ROOT, else a cache)"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="document to write the table into")
+    parser.add_argument("--quick", action="store_true", help="two folds, one epoch")
+    options = parser.parse_args(arguments)
+    if options.folds < 2:
+        raise MaqdError(f"--folds must be at least 2, got {options.folds}")
+    text = _between(options.write) if options.write else None
+    recipe, folds = get_recipe("nmnist"), options.folds
+    if options.quick:
+        recipe, folds = replace(recipe, epochs=1), 2
+    data = all_recordings(recipe, options.data_root)
+    found = []
+    for number in range(folds):
+        found.append(run_fold(recipe, data, folds, number, options.work))
+        print(f"fold {number + 1} of {folds}: {100 * found[-1]['accuracy']:.1f} % right", flush=True)
+    lines = table(recipe, data.card.title, found)
+    print(lines)
+    if text is not None:
+        write_text(options.write, f"{text[0]}{BEGIN}\n{lines}\n{END}{text[1]}")
+    return int(any(fold["fold_mismatches"] for fold in found))
+
+
+def _between(path: Path) -> tuple[str, str]:
+    """Return what stands before and behind the table in a document."""
+    text = path.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise MaqdError(f"{str(path)!r} has no place for the table: expected the lines {BEGIN} and {END} in it")
+    before, rest = text.split(BEGIN)
+    return before, rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MaqdError as error:
+        sys.exit(f"nmnist_folds: {error}")
