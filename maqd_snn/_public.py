@@ -7,6 +7,7 @@ from maqd_snn.graph import InputSpec, Node, SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.models import build
 from maqd_snn.neuromorphic import export, verify
+from maqd_snn.neuromorphic.hardware import fit
 from maqd_snn.pricing import energy
 from maqd_snn.simulation import simulate
 
@@ -21,6 +22,7 @@ __all__ = [
     "datasets",
     "energy",
     "export",
+    "fit",
     "fold",
     "load",
     "neuromorphic",

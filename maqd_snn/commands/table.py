@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from maqd_snn.commands import bench, evaluate, export, report, run, stream, train, verify
+from maqd_snn.commands import bench, chips, evaluate, export, map, report, run, stream, train, verify
 from maqd_snn.commands.common import Command
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -14,6 +14,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "report": report.COMMAND,
         "export": export.COMMAND,
         "verify": verify.COMMAND,
+        "chips": chips.COMMAND,
+        "map": map.COMMAND,
         "stream": stream.COMMAND,
         "bench": bench.COMMAND,
     }

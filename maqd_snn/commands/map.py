@@ -1,0 +1,77 @@
+"""`maqd map`: does a run's network fit a chip, on which cores, and what does its traffic cost."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from maqd_snn.commands.common import Command, Options, data_options, json_option, positive, write_json
+
+
+def chip_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add the options that choose a chip."""
+    parser.add_argument("--chip", required=required, help="name of a chip (see: maqd chips), or a TOML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of a generic chip; repeatable"
+    )
+
+
+def mapped_run(options: Options) -> Any:
+    """Return the mapping of the chosen network on the chosen chip; without its data, with one message a unit."""
+    from maqd_snn.neuromorphic.hardware import fit
+    from maqd_snn.neuromorphic.hardware.chip import get_chip, parse_parameters
+    from maqd_snn.neuromorphic.hardware.report import map_network
+    from maqd_snn.runs import read_network
+
+    samples = positive(options.samples, "--samples")
+    chip = get_chip(options.chip, parse_parameters(options.set))
+    net = read_network(options.run)
+    plan = fit(net, chip)
+    return map_network(plan, None if plan.fits is False else _codes(options, net, samples))
+
+
+def _codes(options: Options, net: Any, samples: int) -> Any:
+    from maqd_snn.datasets import load_splits
+    from maqd_snn.errors import MaqdError
+    from maqd_snn.training.config import Recipe
+
+    try:
+        recipe = Recipe.from_dict(net.provenance.get("recipe"), "the network's provenance")
+        codes = load_splits(recipe.dataset, options.data_root, download=options.download).test.codes[:samples]
+    except MaqdError as error:
+        print(f"no data for the traffic ({error})")
+        return None
+    return codes.split(100)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, or a network.h5")
+    chip_options(parser, required=True)
+    parser.add_argument("--samples", type=int, default=100, help="test images to count traffic on (default: 100)")
+    parser.add_argument("--no-figures", action="store_true", help="print only, write nothing into the run's folder")
+    data_options(parser)
+    json_option(parser)
+
+
+def _run(options: Options) -> int:
+    from maqd_snn.files import write_text
+    from maqd_snn.neuromorphic.hardware.drawing import draw
+    from maqd_snn.neuromorphic.hardware.text import text_plan
+
+    mapped = mapped_run(options)
+    print(text_plan(mapped.plan, mapped.cost))
+    write_json(options, mapped.to_dict())
+    if not options.no_figures:
+        folder = options.run if options.run.is_dir() else options.run.parent
+        name = mapped.plan.chip.name
+        target = folder / f"map-{name}.json"
+        write_text(target, json.dumps(mapped.to_dict(), indent=1))
+        written = [target]
+        if mapped.cost is not None:
+            written.append(folder / f"map-{name}.png")
+            draw(mapped.cost, written[-1])
+        print(f"\nwrote {', '.join(map(str, written))}")
+    return 1 if mapped.plan.fits is False else 0
+
+
+COMMAND = Command("does a run's network fit a chip: limits, cores, traffic", _add_options, _run)
