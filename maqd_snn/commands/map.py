@@ -41,7 +41,7 @@ def _codes(options: Options, net: Any, samples: int) -> Any:
     except MaqdError as error:
         print(f"no data for the traffic ({error})")
         return None
-    return codes.split(100)
+    return [codes[first : first + 100] for first in range(0, len(codes), 100)]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -209,12 +209,10 @@ def utilisation(cost: Traffic) -> dict[str, list[float]]:
         of = {slot: limit[slot] if isinstance(limit, tuple) else limit for slot in by_slot}
         shares[key] = [need / of[slot] for slot, need in by_slot.items()]
     if not shares:
-        shares = {row.figure: [row.need / row.limit] for row in plan.rows if _share_of(row.need, row.limit)}
+        for row in plan.rows:  # no limits of a core: those of the network and, worst first, of its layers
+            if isinstance(row.need, int) and isinstance(row.limit, int) and row.limit > 0:
+                shares[row.figure] = [max(row.need / row.limit, *shares.get(row.figure, [0.0]))]
     return shares
-
-
-def _share_of(need: Any, limit: Any) -> bool:
-    return type(need) is int and type(limit) is int and limit > 0
 
 
 def _utilisation(axes: "Axes", cost: Traffic) -> None:

@@ -6,6 +6,7 @@ in-order placement among them; so it is never above that.
 """
 
 from dataclasses import dataclass
+from itertools import count
 from math import isqrt
 
 import numpy as np
@@ -125,7 +126,10 @@ def place(plan: Plan, flow: NDArray[np.int64]) -> Placement:
         traffic = cost(symmetric, mesh.hops(slots))
         if traffic < least:
             best, least, method = slots, traffic, name
-    bound = lower_bound(symmetric, mesh.hops(free))
+    if mesh.slots <= LARGEST_EXCHANGE:
+        bound = lower_bound(symmetric, mesh.hops(np.arange(mesh.slots)))
+    else:
+        bound = boundless_bound(symmetric, mesh.per_tile)
     return Placement(plan, tuple(best.tolist()), mesh, least, in_order, min(bound, least), method)
 
 
@@ -135,13 +139,12 @@ def cost(symmetric: Matrix, hops: Matrix) -> float:
 
 
 def near_square(mesh: Mesh, pieces: int) -> Slots:
-    """Return the slots that are used: all, or those of the smallest nearly square corner where there are very many."""
+    """Return the slots that placements are searched on: a corner with half as many again as there are pieces."""
     slots = np.arange(mesh.slots)
-    if len(slots) <= max(256, pieces):
-        return slots
     x, y = mesh.tiles(slots)
+    wanted = min(pieces + pieces // 2, mesh.slots)
     side = 1
-    while ((x < side) & (y < side)).sum() < pieces:
+    while ((x < side) & (y < side)).sum() < wanted:
         side += 1
     return slots[(x < side) & (y < side)]
 
@@ -229,6 +232,22 @@ def lower_bound(symmetric: Matrix, hops: Matrix) -> float:
     costs = rows @ near.T
     chosen = assign(costs)
     return float(costs[np.arange(pieces), chosen].sum()) / 2
+
+
+def boundless_bound(symmetric: Matrix, per_tile: int) -> float:
+    """Return the same bound on a mesh without borders, where all places are alike: below that of any mesh.
+
+    >>> boundless_bound(np.array([[0.0, 3.0], [3.0, 0.0]]), per_tile=1)
+    3.0
+    """
+    pieces = len(symmetric)
+    near = [0] * (per_tile - 1)
+    for distance in count(1):
+        if len(near) >= pieces - 1:
+            break
+        near += [distance] * (4 * distance * per_tile)
+    rows = -np.sort(-symmetric, axis=1)[:, : pieces - 1]
+    return float((rows * np.array(near[: pieces - 1])).sum()) / 2
 
 
 def random_traffic(placement: Placement, flow: NDArray[np.int64], draws: int, seed: int) -> list[float]:

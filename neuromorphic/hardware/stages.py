@@ -304,12 +304,15 @@ def _ways(
     found: list[tuple[str, tuple[Op, ...], Reach]] = []
     rule = row(REACHES, end, "reach")
     for name in end.inputs:
-        reach = rule(end, image(net.shapes[name]), image(net.shapes[end.name]))
+        shapes = image(net.shapes[name]), image(net.shapes[end.name])
         if name in travels:
-            found.append((name, (end,), reach))
+            found.append((name, (end,), rule(end, *shapes)))
         else:
-            for source, way, before in _ways(net, by_name, travels, by_name[name]):
-                found.append((source, (*way, end), before if rule is _identity else reach.after(before)))
+            before = _ways(net, by_name, travels, by_name[name])
+            if rule is not _identity:  # which would be a large mask that changes nothing
+                reach = rule(end, *shapes)
+                before = [(source, way, reach.after(first)) for source, way, first in before]
+            found += [(source, (*way, end), first) for source, way, first in before]
     return found
 
 

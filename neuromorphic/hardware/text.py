@@ -43,8 +43,8 @@ def text_plan(plan: Plan, cost: Traffic | None = None) -> str:
         lines.append("")
         if plan.remedies:
             lines.append("  would fit with (tried out; accuracy needs training again):")
-            cores = [f", {r.cores} cores" if r.cores and r.cores > 1 else "" for r in plan.remedies]
-            lines += [f"    {remedy.text}{core}" for remedy, core in zip(plan.remedies, cores, strict=True)]
+            for remedy in plan.remedies:
+                lines.append(f"    {remedy.text}" + (f", {remedy.cores} cores" if (remedy.cores or 0) > 1 else ""))
         else:
             lines.append("  no narrower, smaller or coarser form of this network was found to fit")
     if cost is not None:
@@ -77,8 +77,8 @@ def _traffic(plan: Plan, cost: Traffic) -> list[str]:
     what = f"{n} test images" if cost.sent.measured else "no data: every unit sends one message"
     lines = [
         f"  traffic ({what}), per image:",
-        f"    messages      {cost.messages / n:,.1f} between cores, {cost.local / n:,.1f} of them within a tile or core; "
-        f"{cost.from_host / n:,.1f} from the host, {cost.to_host / n:,.1f} to it",
+        f"    messages      {cost.messages / n:,.1f} between cores, {cost.local / n:,.1f} of these within a tile",
+        f"    host          {cost.from_host / n:,.1f} messages from it, {cost.to_host / n:,.1f} to it",
         f"    copies        a spike goes to {cost.copies_mean:.2f} cores on average, to {cost.copies_max} at most",
     ]
     if cost.hops is not None:
