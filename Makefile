@@ -39,11 +39,11 @@ $(VENV)/demo.stamp: $(VENV)/base.stamp pyproject.toml
 	$(PIP) install $(PINS) --no-build-isolation -e '.[all]'
 	touch $@
 
-# SpikingJelly and norse ask for torchvision and torchaudio, which have no CPU build; what we use of the first needs loguru
-# alone, of the second nothing.
+# SpikingJelly, NeuroBench and norse ask for torchvision and torchaudio, which have no CPU build; what we use of them needs
+# loguru (the first) and snnTorch (the second) alone.
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install $(PINS) --no-build-isolation -e '.[all,dev]'
-	$(PIP) install $(PINS) --no-deps spikingjelly loguru norse
+	$(PIP) install $(PINS) --no-deps spikingjelly loguru neurobench norse
 	touch $@
 
 SOURCES := $(shell find maqd_snn neuromorphic datasets benchmarks -name '*.py' -o -name '*.j2' -o -name '*.css' -o -name '*.js')

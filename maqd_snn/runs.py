@@ -2,6 +2,7 @@
 
 recipe.json  metrics.csv  layers.csv  checkpoint.safetensors (and .previous)  model.safetensors  network.h5
 network.nir  network.onnx  network.qonnx.onnx  network.c and more (see `EXPORTED`)  report.json  report.html
+counts.csv  energy.csv  report.tex
 """
 
 import json
@@ -43,13 +44,14 @@ RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
     "report.json",
     "report.html",
 )
+COUNTS_CSV, ENERGY_CSV, REPORT_TEX = "counts.csv", "energy.csv", "report.tex"
 REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
 FILE_OF_FORMAT: Mapping[str, str] = {name: entry.file for name, entry in FORMATS.items()}
 EXPORTED = {file.name for entry in FORMATS.values() for file in entry.files(Path(entry.file))}
 RUN_FILES = {
     *(RECIPE, METRICS, LAYERS, CHECKPOINT, previous(Path(CHECKPOINT)).name, MODEL, NETWORK),
-    *(*EXPORTED, REPORT_JSON, REPORT_HTML),
+    *(*EXPORTED, REPORT_JSON, REPORT_HTML, COUNTS_CSV, ENERGY_CSV, REPORT_TEX),
 }
 
 

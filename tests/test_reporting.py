@@ -307,7 +307,7 @@ def test_every_section_is_there_and_in_the_navigation(page: _Page) -> None:
         ("", "Verified 1 of 1 files give the same class scores 0 of 300 scores differ"),
         ("", "0 of 123,456 values differ from the trained model"),
         ("energy", "cmos45-int8, spikes 40.0 nJ"),
-        ("energy", "loihi1, spikes no total: more than 30.0 nJ"),
+        ("energy", "loihi1 no total: more than 30.0 nJ"),
         ("energy", "Intel Loihi 1 loihi1 no total 30.0 nJ priced not comparable 14 nm, 0.75 V a chip's own operations"),
         ("energy", "arithmetic, int8 cmos45-int8 40.0 nJ 200 x below 10.0 x below 2.00 x above 45 nm, 0.9 V arith"),
         ("energy", "with its memories cmos45-memory 400 nJ - 2.00 x above - 45 nm, 0.9 V arithmetic and memory"),

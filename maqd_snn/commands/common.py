@@ -83,7 +83,14 @@ def training_options(parser: argparse.ArgumentParser) -> None:
 def report_options(parser: argparse.ArgumentParser) -> None:
     """Add what a report needs to know."""
     parser.add_argument("--profile", help="energy profiles: names, or TOML files, joined by commas (default: all)")
-    parser.add_argument("--samples", type=int, default=100, help="test images to verify exports on (default: 100)")
+    parser.add_argument(
+        "--samples", type=int, default=100, help="test images to verify exports and to compare on (default: 100)"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="stand NeuroBench's and SpikingJelly's numbers beside ours"
+    )
+    parser.add_argument("--csv", action="store_true", help="write counts.csv and energy.csv, too")
+    parser.add_argument("--latex", action="store_true", help="write report.tex, too: tables for a paper")
 
 
 def flag(name: str) -> str:
@@ -209,12 +216,21 @@ def start_run(options: Options) -> Started | int:
 def write_report(
     options: Options, net: Any, splits: Any, simulation: Any, exports: Any, profiles: Any, out: Path
 ) -> Any:
-    """Write report.json and report.html into the run, print the report, and return it."""
+    """Write report.json, report.html and the tables asked for into the run, print the report, and return it."""
+    from maqd_snn.reporting.compare import compare
     from maqd_snn.reporting.html import html_report
+    from maqd_snn.reporting.tables import counts_csv, energy_csv, latex_tables
     from maqd_snn.reporting.text import text_report
-    from maqd_snn.runs import REPORT_HTML, REPORT_JSON, make_report
+    from maqd_snn.runs import COUNTS_CSV, ENERGY_CSV, REPORT_HTML, REPORT_JSON, REPORT_TEX, make_report
 
     report = make_report(net, splits, simulation, exports, profiles)
+    if options.compare:
+        report["compare"] = compare(net, splits.test.codes[: options.samples])
+    if options.csv:
+        write_text(out / COUNTS_CSV, counts_csv(report))
+        write_text(out / ENERGY_CSV, energy_csv(report))
+    if options.latex:
+        write_text(out / REPORT_TEX, latex_tables(report))
     write_text(out / REPORT_JSON, json.dumps(report, indent=1))
     write_text(out / REPORT_HTML, html_report(report))
     print(text_report(report))

@@ -123,10 +123,12 @@ def _chart(entries: Sequence[Values], base: Sequence[Values]) -> Markup:
         if not (total or priced):
             continue  # nothing to place; the table says so
         note = pj(total) if total is not None else f"no total: more than {pj(priced)}"
-        dot = charts.Dot(f"{profile['name']}, spikes", note, total or priced, "synops", total is None)
         scope = _scope(profile)
         if scope in ("arithmetic", "memory") and profile["node"] != BASELINE_NODE:
             scope = "chip"
+        # Only these two groups hold anything but spikes; elsewhere a phone needs the room.
+        name = f"{profile['name']}, spikes" if scope in ("arithmetic", "memory") else profile["name"]
+        dot = charts.Dot(name, note, total or priced, "synops", total is None)
         groups[scope if scope in groups else "chip"].append(dot)
     for entry in base:
         dot = charts.Dot(_label(entry), pj(entry["energy_pj"]), entry["energy_pj"], "dense")
