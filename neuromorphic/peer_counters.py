@@ -54,7 +54,7 @@ def neurobench_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> Ne
         operations, activations = SynapticOperations(), ActivationSparsity()
         sparse = 0.0
         counted: dict[str, float] = {}
-        for part in codes.split(batch):
+        for part in torch.split(codes, batch):
             predictions = model(part)
             counted = operations(model, predictions, (part, None))
             sparse += activations(model, predictions, (part, None)) * len(part)
@@ -105,7 +105,7 @@ def spikingjelly_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> 
         config = op_counter.SimpleEnergyConfig(cost_config=op_counter.SimpleEnergyCostConfig.int8())
         synops = macs = acs = 0
         simple = 0.0
-        for part in codes.split(batch):
+        for part in torch.split(codes, batch):
             counters = [op_counter.SynOpCounter(), op_counter.MACCounter(), op_counter.ACCounter()]
             with torch.no_grad(), op_counter.DispatchCounterMode(counters, strict=False):
                 model(part)

@@ -88,9 +88,9 @@ class Bias(nn.Module):
 
 
 def _convolution(op: ops.Conv2d) -> nn.Module:
-    outputs, inputs, *kernel = op.weight.shape
+    outputs, inputs, height, width = op.weight.shape
     module = nn.Conv2d(
-        inputs * op.groups, outputs, tuple(kernel), op.stride, op.padding, op.dilation, op.groups, bias=False
+        inputs * op.groups, outputs, (height, width), op.stride, op.padding, op.dilation, op.groups, bias=False
     )
     module.weight.data = op.weight.to(module.weight.dtype)
     return module

@@ -197,7 +197,7 @@ def compare(net: IntegerNetwork, codes: Tensor) -> dict[str, Any]:
     if len(codes) == 0:
         raise MaqdError("a comparison needs at least one sample")
     report = simulate(net, [codes])
-    tools = []
+    tools: list[dict[str, Any]] = []
     for name, count in TOOLS.items():
         try:
             version, rows = count(net, codes, report)

@@ -59,7 +59,7 @@ def sample_records(net: IntegerNetwork, codes: Tensor, labels: Tensor | None) ->
 def _chosen(net: IntegerNetwork, codes: Tensor, labels: Tensor | None) -> list[int]:
     if labels is None or labels.numel() == 0:
         return list(range(min(SAMPLES, len(codes))))
-    said = torch.cat([net(part) for part in codes.split(100)])
+    said = torch.cat([net(part) for part in torch.split(codes, 100)])
     if said.ndim != 2:
         return list(range(min(SAMPLES, len(codes))))
     right = (said.argmax(1) == labels).tolist()
