@@ -14,6 +14,7 @@ from maqd_snn.integer import IntegerNetwork
 from maqd_snn.neuromorphic import c_export
 from maqd_snn.neuromorphic.c_verify import verify_c
 from maqd_snn.neuromorphic.check import Check, Verification, record
+from maqd_snn.neuromorphic.memory import verify_json, write_hex, write_json_description
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 from maqd_snn.neuromorphic.onnx_export import (
@@ -110,6 +111,19 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             usual=True,
             cannot="layers of 2^31 values, images wider than 65,535",
         ),
+        "hex": Format(
+            "memory images for $readmemh, one a memory, with an address map in JSON",
+            "network.hex.json",
+            write_hex,
+            "",
+        ),
+        "json": Format(
+            "hardware description in JSON: layers, neurons, synapses, bits, thresholds, checksums",
+            "network.hardware.json",
+            write_json_description,
+            "",
+            cannot="weights: their checksums only",
+        ),
     }
 )
 
@@ -121,6 +135,7 @@ VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
         ".nir": verify_nir,
         ".onnx": verify_onnx,
         ".c": verify_c,
+        ".json": verify_json,
     }
 )
 

@@ -10,14 +10,16 @@ from maqd_snn.errors import unknown_name
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=", ".join(BENCHES))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the benchmark; see: maqd bench NAME --help")
+    parser.add_argument(
+        "rest", metavar="arguments", nargs=argparse.REMAINDER, help="of the benchmark; see: maqd bench NAME --help"
+    )
     parser.epilog = "\n".join(f"{name:10s} {bench.text}" for name, bench in BENCHES.items())
 
 
 def _run(options: Options) -> int:
     if options.name not in BENCHES:
         raise unknown_name("benchmark", options.name, BENCHES)
-    code: int = import_module(f"maqd_snn.benchmarks.{BENCHES[options.name].module}").main(options.arguments)
+    code: int = import_module(f"maqd_snn.benchmarks.{BENCHES[options.name].module}").main(options.rest)
     return code
 
 

@@ -1,0 +1,69 @@
+"""An integer network as SpikingJelly modules, to continue work there."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maqd_snn.errors import MissingExtraError
+from maqd_snn.integer import IntegerNetwork
+from maqd_snn.neuromorphic.unit_spikes import Charge, ForeignNetwork, Library, Neurons
+
+
+def _package() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from spikingjelly import activation_based
+            from spikingjelly.activation_based import functional, neuron, surrogate  # noqa: F401 - loads them
+    except ImportError as error:
+        raise MissingExtraError("spikingjelly", "spikingjelly", "building SpikingJelly modules") from error
+    return activation_based
+
+
+def _unit(charge: Charge, threshold: float) -> Neurons:
+    neuron = _package().neuron.IFNode(v_threshold=threshold, v_reset=None)  # it fires at the threshold, too
+
+    def step(module: nn.Module, current: Tensor) -> Tensor:
+        spikes: Tensor = module(current)
+        return spikes
+
+    return Neurons(charge, neuron, step)
+
+
+class Graded(nn.Module):
+    """Levels in one step: an affine map, then SpikingJelly's `ILIFNode`, round(clip(x, 0, n)), half to even."""
+
+    def __init__(self, charge: Charge) -> None:
+        super().__init__()
+        activation_based = _package()
+        self.unit = float(2**charge.exponent)
+        count = activation_based.surrogate.MultiLevelSpikeCount(charge.levels)
+        self.neuron = activation_based.neuron.ILIFNode(v_threshold=1.0, surrogate_function=count)
+        self.register_buffer("a", torch.from_numpy(charge.a).double())
+        self.register_buffer("d", torch.from_numpy(charge.d).double())
+
+    def forward(self, z: Tensor) -> Tensor:
+        a, d = (getattr(self, name).view(-1, *(1,) * (z.ndim - 2)) for name in ("a", "d"))
+        # Rounding to nearest of x - 1/2 is the floor of x where x is no whole number: half a unit is added.
+        levels: Tensor = self.neuron((a * z + d + 0.5) / self.unit - 0.5)
+        return levels
+
+
+def _rest(model: nn.Module) -> None:
+    _package().functional.reset_net(model)
+
+
+def to_spikingjelly(net: IntegerNetwork, form: str = "graded", schedule: str = "exact") -> ForeignNetwork:
+    """Return the network as modules of SpikingJelly (`ILIFNode`, `IFNode`), in float64, from rest each call.
+
+    Args:
+        net: the integer network; levels from 0.
+        form: `graded` (one step, `ILIFNode`) or `unit` (n steps, soft-reset `IFNode`, unit spikes).
+        schedule: of `unit`: `exact` (layer after layer) or `free` (all layers in the same n steps; counts differ).
+
+    Raises:
+        MaqdError: signed levels, thresholds that no charge reproduces, an unknown form. MissingExtraError.
+    """
+    return ForeignNetwork(net, Library("spikingjelly", _unit, Graded, _rest), form, schedule)

@@ -1,0 +1,111 @@
+"""Native modules of snnTorch and SpikingJelly: no count differs, but for free-running layers, which are measured."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maqd_snn import MaqdError, MissingExtraError, fold
+from maqd_snn.integer import IntegerNetwork, ops
+from maqd_snn.neuromorphic import schedule_errors, to_snntorch, to_spikingjelly
+from maqd_snn.neuromorphic.unit_spikes import charge_of
+
+pytest.importorskip("snntorch")
+pytest.importorskip("spikingjelly")
+LIBRARIES = [to_snntorch, to_spikingjelly]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("family", "act_states"), [("mlp", 2), ("vgg", 3), ("resnet", 4), ("vgg", 16)])
+def test_graded_and_layer_synchronous_forms_are_exact(library, family, act_states, make_model, random_codes):
+    net = fold(make_model(family, act_states, 3))
+    codes = random_codes(net, 12)
+    truth = net.trace(codes)
+    for form in ("graded", "unit"):
+        model = library(net, form)
+        for _ in range(2):  # the second time from rest again
+            assert torch.equal(model(codes), truth[net.ops[-1].name].double())
+        for entry in schedule_errors(model, codes):
+            assert (entry.mismatches, entry.mean_difference) == (0, 0.0)
+            assert entry.values == truth[entry.name].numel()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_free_running_layers_are_measured(library, make_model, random_codes):
+    net = fold(make_model("vgg", 4, 3))
+    codes = random_codes(net, 12)
+    model = library(net, "unit", "free")
+    assert model.steps == 3
+    errors = {entry.name: entry for entry in schedule_errors(model, codes)}
+    assert errors["spike1"].mismatches <= errors["spike1"].values // 1000  # a constant current: ties at most
+    assert errors["spike2"].mismatches > 0  # its charge comes late
+    assert 0 < errors["spike2"].mean_difference < 1
+    counts = model.trace(codes)["spike2"]
+    assert counts.min() >= 0
+    assert counts.max() <= 3
+    binary = fold(make_model("vgg", 2, 3))  # one step leaves no time to come late
+    assert all(entry.mismatches == 0 for entry in schedule_errors(library(binary, "unit", "free"), codes))
+
+
+def test_the_neurons_are_the_libraries_own(make_model):
+    import snntorch
+    from spikingjelly.activation_based import neuron
+
+    net = fold(make_model("mlp", 3, 3))
+    before = len(snntorch.SpikingNeuron.instances)
+    for library, form, kind in (
+        (to_snntorch, "unit", snntorch.Leaky),
+        (to_snntorch, "graded", snntorch.Leaky),
+        (to_spikingjelly, "unit", neuron.IFNode),
+        (to_spikingjelly, "graded", neuron.ILIFNode),
+    ):
+        assert sum(type(module) is kind for module in library(net, form).modules()) == 2
+    assert len(snntorch.SpikingNeuron.instances) == before
+    model = to_snntorch(net).to("cpu").double()
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float64}
+
+
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=1),
+    st.floats(0.02, 3),
+    st.floats(-5, 5),
+    st.integers(1, 9),
+    st.sampled_from([1, -1]),
+)
+def test_the_charge_of_an_affine_rounding_is_its_levels(seeds, slope, shift, n, sign):
+    z = np.arange(-60, 61)
+    levels = np.clip(np.floor(slope * z * sign + shift + 0.5), 0, n).astype(int)
+    oriented = [(z * sign)[levels >= j].min() if (levels >= j).any() else 61 for j in range(1, n + 1)]
+    op = ops.Threshold("s", ("z",), torch.tensor([oriented]) * sign, torch.tensor([sign]))
+    charge = charge_of(op, 60)
+    got = np.clip((charge.a[0] * z + charge.d[0]) >> charge.exponent, 0, n)
+    assert got.tolist() == levels.tolist()
+
+
+def test_what_cannot_be_expressed_is_refused(make_model):
+    with pytest.raises(MaqdError, match="spike1: spikes that are only counted have levels from 0, got -2"):
+        to_snntorch(fold(make_model("mlp", 3, 3, signed=True)))
+    net = IntegerNetwork(
+        [
+            ops.Input("x", shape=(2,)),
+            ops.Linear("fc", ("x",), torch.tensor([[1, 1], [1, -1]])),
+            ops.Threshold("s", ("fc",), torch.tensor([[0, 1, 250], [1, 2, 3]]), torch.tensor([1, 1])),
+        ]
+    )
+    with pytest.raises(MaqdError, match="s: no charge reproduces the thresholds of channel 0 exactly"):
+        to_spikingjelly(net)
+    net = fold(make_model("mlp", 3, 3))
+    with pytest.raises(MaqdError, match="unknown form 'rate'; the choices are: graded, unit"):
+        to_snntorch(net, "rate")
+    with pytest.raises(MaqdError, match="unknown schedule 'fast'; the choices are: exact, free"):
+        to_spikingjelly(net, "unit", "fast")
+
+
+@pytest.mark.parametrize(("library", "package"), [(to_snntorch, "snntorch"), (to_spikingjelly, "spikingjelly")])
+def test_a_missing_package_names_its_extra(library, package, make_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"needs the package '{package}'.*maqd-snn\[{package}\]"):
+        library(fold(make_model("mlp", 2, 3)))
