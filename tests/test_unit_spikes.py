@@ -50,7 +50,7 @@ def test_free_running_layers_are_measured(library, make_model, random_codes):
     assert all(entry.mismatches == 0 for entry in schedule_errors(library(binary, "unit", "free"), codes))
 
 
-def test_the_neurons_are_the_libraries_own(make_model):
+def test_the_neurons_are_the_libraries_own(make_model, random_codes):
     import snntorch
     from spikingjelly.activation_based import neuron
 
@@ -64,8 +64,8 @@ def test_the_neurons_are_the_libraries_own(make_model):
     ):
         assert sum(type(module) is kind for module in library(net, form).modules()) == 2
     assert len(snntorch.SpikingNeuron.instances) == before
-    model = to_snntorch(net).to("cpu").double()
-    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float64}
+    codes = random_codes(net, 4)
+    assert torch.equal(to_snntorch(net).to("cpu").double()(codes), net(codes).double())  # a module like any other
 
 
 @given(
