@@ -70,7 +70,7 @@ def test_what_is_written_is_read(rows: Rows, tmp_path_factory: pytest.TempPathFa
 
 def test_many_blocks_with_overflows_across_them(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    times = np.sort(generator.integers(0, 2**24, 300_000))
+    times = np.sort(generator.integers(0, 2**24, 100_000))
     x, y, p = (generator.integers(0, high, len(times)) for high in (256, 240, 2))
     path = write_five(tmp_path / "a.bin", list(zip(*(values.tolist() for values in (times, x, y, p)), strict=True)))
     events = read_events(path)

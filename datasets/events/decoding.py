@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,7 @@ class BlockFormat(EventFormat):
 
     word: int
     block_bytes: int = 2**18
+    largest: ClassVar[tuple[int, int]] = (2**16, 2**16)  # sensor that the format can address
 
     @abstractmethod
     def body(self, source: Source, damage: Damage) -> Body:
@@ -97,7 +98,7 @@ class BlockFormat(EventFormat):
             damage = Damage(options=options)
             body = self.body(source, damage)
             sensor = options.sensor or body.sensor
-            limits = limits_of(sensor, options.unordered)
+            limits = limits_of(sensor or self.largest, options.unordered)
             blocks, total = [], 0
             for block in self.plan(source, body, damage, each):
                 blocks.append(block)
@@ -119,7 +120,7 @@ class BlockFormat(EventFormat):
                 if not options.skip_damaged:
                     block = blocks[number := int(np.searchsorted(ends, index, "right"))]
                     inside = index - int(ends[number]) + block.count
-                    raise self._impossible(source, block, inside, events, index, sensor)
+                    raise self._impossible(source, block, inside, events, index, sensor or self.largest)
                 kept = drop_impossible(events, limits, BEGINNING)
                 damage.events += total - kept
                 events.resize(kept, refcheck=False)
@@ -131,7 +132,7 @@ class BlockFormat(EventFormat):
             damage = Damage(options=options)
             body = self.body(source, damage)
             sensor = options.sensor or body.sensor
-            limits = limits_of(sensor, options.unordered)
+            limits = limits_of(sensor or self.largest, options.unordered)
             last, total = BEGINNING, 0
             for block in self.plan(source, body, damage, map):
                 data = np.empty(block.length, np.uint8)
@@ -141,7 +142,7 @@ class BlockFormat(EventFormat):
                 index = first_impossible(events, limits, last)
                 if index >= 0:
                     if not options.skip_damaged:
-                        raise self._impossible(source, block, index, events, index, sensor, last)
+                        raise self._impossible(source, block, index, events, index, sensor or self.largest, last)
                     events = events[: drop_impossible(events, limits, last)]
                 if len(events):
                     last = int(events["t"][-1])
@@ -156,7 +157,7 @@ class BlockFormat(EventFormat):
         inside: int,
         events: Events,
         index: int,
-        sensor: tuple[int, int] | None,
+        sensor: tuple[int, int],
         last: int = BEGINNING,
     ) -> EventFileError:
         data = np.empty(block.length, np.uint8)
@@ -169,14 +170,16 @@ class BlockFormat(EventFormat):
 class WordFormat(BlockFormat):
     """A format whose body is a row of words of one size.
 
-    A scan of a block gives its summary: [events, first bad word, number of bad words, ...]; the rest is the format's.
+    A scan of a block gives its summary: [events, first bad word, bad words, orphans, ...]; the rest is the format's.
+    Orphans are events that came before all that they need, such as the first time word of a stream: they are left out,
+    and are no damage.
     """
 
     summary_size: int
 
     @abstractmethod
     def scan(self, data: Bytes, state: State, summary: State) -> None:
-        """Fill the summary of a block. Of `state` only the layout is known."""
+        """Fill the summary of a block. Only whether `state` is known matters, not what it holds, but for the layout."""
 
     @abstractmethod
     def step(self, state: State, summary: State) -> State:
@@ -190,21 +193,34 @@ class WordFormat(BlockFormat):
     def counts(self, data: Bytes, state: State) -> NDArray[np.int64]:
         """Return the number of events that each word gives; only asked for error messages."""
 
+    def is_known(self, state: State) -> bool:
+        """Return whether a state holds all that events need."""
+        return True
+
+    def assumed(self, state: State) -> State:
+        """Return a known state of the same layout."""
+        return state
+
     def offset_of(self, data: Bytes, state: State, event: int) -> int:
         ends = np.cumsum(self.counts(data, state))
         return self.word * int(np.searchsorted(ends, event, "right"))
 
     def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
-        def scan(offset: int) -> State:
+        assumed = self.assumed(body.state)
+
+        def scan(offset: int, state: State = assumed) -> State:
             data = np.empty(min(self.block_bytes, body.end - offset), np.uint8)
             source.fill(data, offset)
             summary = np.zeros(self.summary_size, np.int64)
-            self.scan(data, body.state, summary)
+            self.scan(data, state, summary)
             return summary
 
         state = body.state
         offsets = range(body.start, body.end, self.block_bytes)
         for offset, summary in zip(offsets, each(scan, offsets), strict=True):
+            if not self.is_known(state):
+                summary = scan(offset, state)
+            damage.events += int(summary[3])
             if summary[2]:
                 at = offset + self.word * int(summary[1])
                 damage.bytes_at(
@@ -239,10 +255,10 @@ def check_not_empty(path: Path, events: int, options: ReadOptions) -> None:
         raise EventFileError(path, "holds no events; with skip_damaged=True this is an empty recording")
 
 
-def impossible_reason(event: Any, before: int, sensor: tuple[int, int] | None) -> str:
+def impossible_reason(event: Any, before: int, sensor: tuple[int, int]) -> str:
     """Return why an event that comes after time `before` is impossible."""
     t, x, y = (int(event[name]) for name in ("t", "x", "y"))
-    if sensor is not None and (x >= sensor[0] or y >= sensor[1]):
+    if x >= sensor[0] or y >= sensor[1]:
         where = f"pixel ({x}, {y}) lies outside the sensor of {sensor[0]} x {sensor[1]}"
         return f"{where}; skip_damaged=True drops such events"
     return (

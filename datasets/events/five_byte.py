@@ -8,10 +8,12 @@ Source: G. Orchard, A. Jayawant, G. Cohen, N. Thakor, "Converting static image d
 using saccades", Frontiers in Neuroscience 9 (2015), and the readers published with the datasets.
 """
 
+from typing import ClassVar, no_type_check
+
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd_snn.datasets.events.compiled import compiled, fast
+from maqd_snn.datasets.events.compiled import FIVE_DTYPE, PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
 from maqd_snn.datasets.events.inspection import State
 from maqd_snn.datasets.events.recording import Events
@@ -28,9 +30,10 @@ class FiveByteFormat(WordFormat):
     name = "5-byte"
     title = "5-byte events of N-MNIST and N-Caltech101"
     suffixes = (".bin",)
+    largest: ClassVar[tuple[int, int]] = (256, 256)
     word = 5
     block_bytes = 5 * 2**16
-    summary_size = 4  # events, first bad word, bad words, overflow words
+    summary_size = 5  # events, first bad word, bad words, orphans, overflow words
 
     def matches(self, head: bytes) -> bool:
         return False  # nothing in the content tells it
@@ -39,11 +42,14 @@ class FiveByteFormat(WordFormat):
         return Body(0, whole_words(source, 0, self.word, damage), None, np.zeros(1, np.int64))
 
     def scan(self, data: Bytes, state: State, summary: State) -> None:
-        overflows = np.count_nonzero(data[1::5] == OVERFLOW_ROW)
-        summary[:] = len(data) // 5 - overflows, -1, 0, overflows
+        if fast():
+            overflows = compiled(_scan, "f")(data.view(FIVE_DTYPE))
+        else:
+            overflows = np.count_nonzero(data[1::5] == OVERFLOW_ROW)
+        summary[:] = len(data) // 5 - overflows, 0, 0, 0, overflows
 
     def step(self, state: State, summary: State) -> State:
-        return np.array([state[0] + OVERFLOW_US * summary[3]])
+        return np.array([state[0] + OVERFLOW_US * summary[4]])
 
     def bad_word(self, word: bytes) -> str:
         raise AssertionError("every word of this format has a meaning")
@@ -53,7 +59,7 @@ class FiveByteFormat(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "bse")(data, state, out)
+            compiled(_decode, "fse")(data.view(FIVE_DTYPE), state, out.view(PACKED_DTYPE))
             return
         words = data.reshape(-1, 5)
         overflow = words[:, 1] == OVERFLOW_ROW
@@ -66,17 +72,33 @@ class FiveByteFormat(WordFormat):
         out["x"], out["y"], out["p"] = words[:, 0], words[:, 1], words[:, 2] >> 7
 
 
-def _decode(data, state, out):  # type: ignore[no-untyped-def]
+@no_type_check
+def _scan(words):
+    overflows = 0
+    for i in range(len(words)):
+        overflows += ((words[i].head >> 8) & 255) == 240
+    return overflows
+
+
+@no_type_check
+def _decode(words, state, out):
     added = state[0]
-    event = 0
-    for i in range(0, len(data), 5):
-        if data[i + 1] == 240:
+    if len(out) == len(words):  # no overflow words: nothing to branch on
+        for i in range(len(words)):
+            head = words[i].head
+            out[i].t = np.int64(((head >> 16) & 127) << 16 | (head >> 24) << 8 | words[i].last) + added
+            out[i].xy = (head & 255) | ((head >> 8) & 255) << 16
+            out[i].p = np.uint8((head >> 23) & 1)
+        return len(words)
+    event = np.uint64(0)
+    for i in range(len(words)):
+        head = words[i].head
+        row = (head >> 8) & 255
+        if row == 240:
             added += 8192
             continue
-        high = np.int64(data[i + 2])
-        out[event].t = ((high & 127) << 16 | np.int64(data[i + 3]) << 8 | np.int64(data[i + 4])) + added
-        out[event].x = data[i]
-        out[event].y = data[i + 1]
-        out[event].p = high >> 7
-        event += 1
-    return event
+        out[event].t = np.int64(((head >> 16) & 127) << 16 | (head >> 24) << 8 | words[i].last) + added
+        out[event].xy = (head & 255) | row << 16
+        out[event].p = np.uint8((head >> 23) & 1)
+        event += np.uint64(1)
+    return np.int64(event)

@@ -1,9 +1,11 @@
 """Which events are impossible: outside the sensor, or before their predecessor; and dropping them."""
 
+from typing import no_type_check
+
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd_snn.datasets.events.compiled import compiled, fast
+from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.recording import Events
 
 State = NDArray[np.int64]
@@ -12,10 +14,9 @@ _SLICE = 2**16  # events at a time in NumPy, so that temporaries stay small
 BEGINNING = -(2**63)  # no time is before it
 
 
-def limits_of(sensor: tuple[int, int] | None, unordered: bool) -> State:
+def limits_of(sensor: tuple[int, int], unordered: bool) -> State:
     """Return what events are checked against: [width, height, whether time must not run backwards]."""
-    width, height = sensor or (2**16, 2**16)
-    return np.array([width, height, not unordered], np.int64)
+    return np.array([*sensor, not unordered], np.int64)
 
 
 def first_impossible(events: Events, limits: State, last: int) -> int:
@@ -25,7 +26,7 @@ def first_impossible(events: Events, limits: State, last: int) -> int:
         events: array of EVENT_DTYPE. limits: of `limits_of`. last: time of the event before the first, in us.
     """
     if fast():
-        return int(compiled(_first_impossible, "esi")(events, limits, last))
+        return int(compiled(_first_impossible, "esi")(events.view(PACKED_DTYPE), limits, last))
     for start in range(0, len(events), _SLICE):
         part = events[start : start + _SLICE]
         bad = ~_inside(part, limits)
@@ -44,7 +45,7 @@ def drop_impossible(events: Events, limits: State, last: int) -> int:
     An event is dropped where it lies outside the sensor, or before an event that was kept.
     """
     if fast():
-        return int(compiled(_drop_impossible, "esi")(events, limits, last))
+        return int(compiled(_drop_impossible, "esi")(events.view(PACKED_DTYPE), limits, last))
     kept = 0
     for start in range(0, len(events), _SLICE):
         part = events[start : start + _SLICE]
@@ -63,22 +64,24 @@ def _inside(events: Events, limits: State) -> NDArray[np.bool_]:
     return inside
 
 
-def _first_impossible(events, limits, last):  # type: ignore[no-untyped-def]
-    width, height, ordered = limits[0], limits[1], limits[2] != 0
+@no_type_check
+def _first_impossible(events, limits, last):
+    width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
     for i in range(len(events)):
-        t = events[i].t
-        if events[i].x >= width or events[i].y >= height or (ordered and t < last):
+        t, xy = events[i].t, events[i].xy
+        if (xy & 0xFFFF) >= width or (xy >> 16) >= height or (ordered and t < last):
             return i
         last = t
     return -1
 
 
-def _drop_impossible(events, limits, last):  # type: ignore[no-untyped-def]
-    width, height, ordered = limits[0], limits[1], limits[2] != 0
+@no_type_check
+def _drop_impossible(events, limits, last):
+    width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
     kept = 0
     for i in range(len(events)):
-        t = events[i].t
-        if events[i].x < width and events[i].y < height and not (ordered and t < last):
+        t, xy = events[i].t, events[i].xy
+        if (xy & 0xFFFF) < width and (xy >> 16) < height and not (ordered and t < last):
             last = t
             events[kept] = events[i]
             kept += 1

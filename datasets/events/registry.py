@@ -6,12 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
+from maqd_snn.datasets.events.aedat2 import Aedat2Format
+from maqd_snn.datasets.events.aedat3 import Aedat3Format
+from maqd_snn.datasets.events.dat import DatFormat
+from maqd_snn.datasets.events.evt2 import Evt2Format, Evt21Format
+from maqd_snn.datasets.events.evt3 import Evt3Format
 from maqd_snn.datasets.events.five_byte import FiveByteFormat
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
 from maqd_snn.datasets.events.source import open_source
 from maqd_snn.errors import MaqdError, unknown_name
 
-FORMATS: dict[str, EventFormat] = {entry.name: entry for entry in (FiveByteFormat(),)}
+FORMATS: dict[str, EventFormat] = {
+    entry.name: entry
+    for entry in (
+        Aedat2Format(),
+        Aedat3Format(),
+        Evt2Format(),
+        Evt21Format(),
+        Evt3Format(),
+        DatFormat(),
+        FiveByteFormat(),
+    )
+}
 
 _HEAD = 4096
 
