@@ -12,6 +12,7 @@ from maqd_snn.datasets.events.dat import DatFormat
 from maqd_snn.datasets.events.evt2 import Evt2Format, Evt21Format
 from maqd_snn.datasets.events.evt3 import Evt3Format
 from maqd_snn.datasets.events.five_byte import FiveByteFormat
+from maqd_snn.datasets.events.numpy_files import NpyFormat, NpzFormat
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
 from maqd_snn.datasets.events.source import open_source
 from maqd_snn.errors import MaqdError, unknown_name
@@ -25,6 +26,8 @@ FORMATS: dict[str, EventFormat] = {
         Evt21Format(),
         Evt3Format(),
         DatFormat(),
+        NpyFormat(),
+        NpzFormat(),
         FiveByteFormat(),
     )
 }
