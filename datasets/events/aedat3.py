@@ -97,7 +97,7 @@ class Aedat3Format(BlockFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "bse")(data, state, out.view(PACKED_DTYPE))
+            compiled(_decode, "bsE")(data, state, out.view(PACKED_DTYPE))
             return
         places, overflows, _, _ = _slots(data, state.copy())
         words, times = _gather(data, places)

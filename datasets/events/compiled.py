@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 
 from maqd_snn.compiled import NO_NUMBA, Kernel, fast, numba_found
+from maqd_snn.datasets.events.recording import EVENT_DTYPE
 
 __all__ = ["FIVE_DTYPE", "NO_NUMBA", "PACKED_DTYPE", "compiled", "fast", "numba_found"]
 
@@ -24,7 +25,7 @@ def compiled(kernel: Kernel, signature: str) -> Kernel:
     Args:
         kernel: a function that numba can compile.
         signature: one letter an argument: b bytes, h, w, q words of 16, 32, 64 bits (all unsigned), f words of 5 bytes,
-            s state (int64), e events (x and y as one field), i one integer. An integer is returned.
+            s state (int64), e events, E events as PACKED_DTYPE, i one integer. An integer is returned.
     """
     import numba
     from numba import types
@@ -36,7 +37,8 @@ def compiled(kernel: Kernel, signature: str) -> Kernel:
         "q": types.Array(types.uint64, 1, "C"),
         "f": types.Array(numba.from_dtype(FIVE_DTYPE), 1, "C"),
         "s": types.Array(types.int64, 1, "C"),
-        "e": types.Array(numba.from_dtype(PACKED_DTYPE), 1, "C"),
+        "e": types.Array(numba.from_dtype(EVENT_DTYPE), 1, "C"),
+        "E": types.Array(numba.from_dtype(PACKED_DTYPE), 1, "C"),
         "i": types.int64,
     }
     typed = types.int64(*(letters[letter] for letter in signature))

@@ -87,7 +87,7 @@ class Evt2Format(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(self._decode_kernel, "wse")(data.view(np.uint32), state, out.view(PACKED_DTYPE))
+            compiled(self._decode_kernel, "wsE")(data.view(np.uint32), state, out.view(PACKED_DTYPE))
             return
         heads, times, counts, _ = self._parts(data, state)
         word = np.flatnonzero((counts > 0) & (times >= 0))

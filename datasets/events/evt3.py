@@ -136,7 +136,7 @@ class Evt3Format(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "hse")(data.view(np.uint16), state, out.view(PACKED_DTYPE))
+            compiled(_decode, "hsE")(data.view(np.uint16), state, out.view(PACKED_DTYPE))
             return
         words = data.view("<u2").astype(np.int64)
         kind, value = words >> 12, words & 0xFFF

@@ -59,7 +59,7 @@ class FiveByteFormat(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "fse")(data.view(FIVE_DTYPE), state, out.view(PACKED_DTYPE))
+            compiled(_decode, "fsE")(data.view(FIVE_DTYPE), state, out.view(PACKED_DTYPE))
             return
         words = data.reshape(-1, 5)
         overflow = words[:, 1] == OVERFLOW_ROW

@@ -26,7 +26,7 @@ def first_impossible(events: Events, limits: State, last: int) -> int:
         events: array of EVENT_DTYPE. limits: of `limits_of`. last: time of the event before the first, in us.
     """
     if fast():
-        return int(compiled(_first_impossible, "esi")(events.view(PACKED_DTYPE), limits, last))
+        return int(compiled(_first_impossible, "Esi")(events.view(PACKED_DTYPE), limits, last))
     for start in range(0, len(events), _SLICE):
         part = events[start : start + _SLICE]
         bad = ~_inside(part, limits)
@@ -45,7 +45,7 @@ def drop_impossible(events: Events, limits: State, last: int) -> int:
     An event is dropped where it lies outside the sensor, or before an event that was kept.
     """
     if fast():
-        return int(compiled(_drop_impossible, "esi")(events.view(PACKED_DTYPE), limits, last))
+        return int(compiled(_drop_impossible, "Esi")(events.view(PACKED_DTYPE), limits, last))
     kept = 0
     for start in range(0, len(events), _SLICE):
         part = events[start : start + _SLICE]

@@ -77,7 +77,7 @@ class PairFormat(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "wse")(data.view(np.uint32), state, out.view(PACKED_DTYPE))
+            compiled(_decode, "wsE")(data.view(np.uint32), state, out.view(PACKED_DTYPE))
             return
         address, time = _split(data, state)
         event = _kinds(address, state)[1]
