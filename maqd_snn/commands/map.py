@@ -53,6 +53,22 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     json_option(parser)
 
 
+def _into_report(folder: Path, mapped: Any, figure: Path | None) -> list[Path]:
+    """Add the mapping to the report of a run, if there is one."""
+    from maqd_snn.files import write_text
+    from maqd_snn.neuromorphic.hardware.report import section
+    from maqd_snn.reporting.html import html_report
+    from maqd_snn.runs import REPORT_HTML, REPORT_JSON, read_report
+
+    if not (folder / REPORT_JSON).is_file():
+        return []
+    report = read_report(folder)
+    report["mapping"] = section(mapped, None if figure is None else figure.read_bytes(), report.get("mapping"))
+    write_text(folder / REPORT_JSON, json.dumps(report, indent=1))
+    write_text(folder / REPORT_HTML, html_report(report))
+    return [folder / REPORT_HTML]
+
+
 def _run(options: Options) -> int:
     from maqd_snn.files import write_text
     from maqd_snn.neuromorphic.hardware.drawing import draw
@@ -70,6 +86,7 @@ def _run(options: Options) -> int:
         if mapped.cost is not None:
             written.append(folder / f"map-{name}.png")
             draw(mapped.cost, written[-1])
+        written += _into_report(folder, mapped, written[-1] if mapped.cost is not None else None)
         print(f"\nwrote {', '.join(map(str, written))}")
     return 1 if mapped.plan.fits is False else 0
 

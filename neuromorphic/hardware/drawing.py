@@ -169,7 +169,7 @@ def _links(axes: "Axes", cost: Traffic) -> None:
             f"busiest: {number / n:,.0f}", ((x0 + x1) / 2, (y0 + y1) / 2), xytext=(0, 14), textcoords="offset points",
             ha="center", fontsize=8, color=INK, bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": LINE},
         )  # fmt: skip
-    bar = axes.figure.colorbar(ScalarMappable(scale, "viridis_r"), ax=axes, fraction=0.035, pad=0.02)
+    bar = axes.figure.colorbar(ScalarMappable(scale, "viridis_r"), ax=axes, fraction=0.035, pad=0.02, shrink=0.6)
     bar.ax.tick_params(labelsize=8, colors=INK)
     _frame(axes, extent, "messages per image on each link, by direction")
     if mesh.chips > 1:
@@ -185,9 +185,9 @@ def _layers(axes: "Axes", cost: Traffic) -> None:
         for j, b in enumerate(cost.cores):
             table[index[a.stage], index[b.stage]] += cost.flow[i, j] / cost.sent.samples
     shown: Any = np.ma.masked_equal(table, 0)
-    axes.imshow(shown, cmap="viridis_r")
+    axes.imshow(shown, cmap="viridis_r", vmin=0)
     for i, j in np.argwhere(table):
-        light = table[i, j] < 0.55 * table.max()
+        light = table[i, j] < 0.45 * table.max()
         axes.text(j, i, f"{table[i, j]:,.0f}", ha="center", va="center", fontsize=8, color=INK if light else "white")
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(names)), names, fontsize=8, color=INK)

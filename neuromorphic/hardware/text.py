@@ -97,8 +97,9 @@ def _traffic(plan: Plan, cost: Traffic) -> list[str]:
     core = cost.busiest_core
     lines.append(f"    busiest core  core {core.slot} ({core.stage}): {core.synops / n:,.0f} synaptic operations")
     total = "unknown" if cost.energy_pj is None else f"{cost.energy_pj / n / 1000:,.3g} nJ"
-    missing = f" ({cost.priced_pj / n / 1000:,.3g} nJ priced; no price: {'; '.join(cost.unpriced)})"
-    lines.append(f"    energy        {total} of messages{missing if cost.unpriced else ''}")
+    priced = f" ({cost.priced_pj / n / 1000:,.3g} nJ priced)" if cost.unpriced else ""
+    lines.append(f"    energy        {total} of messages{priced}")
+    lines += [f"                  no published price for {missing}" for missing in cost.unpriced]
     for layer in cost.layers:
         time = "unknown" if layer.bound_ns is None else f"at least {layer.bound_ns / 1000:,.1f} us"
         lines.append(
