@@ -132,19 +132,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/exports"), help="where networks and records are kept")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="one network, 100 images, no page")
+    parser.add_argument("--kept", action="store_true", help="only write the page, from the records that are there")
     parser.add_argument("--formats", default=",".join(FORMATS), help="joined by commas (default: all)")
     options = parser.parse_args(arguments)
-    cases = [(m, a, w) for m in PLANS for a in ACT_STATES for w in WEIGHT_STATES]
+    cases = [(m, a, w) for a in ACT_STATES for w in WEIGHT_STATES for m in PLANS]
     codes = images(100 if options.quick else options.images)
     records: dict[str, dict[str, dict[str, Any]]] = {}
-    failed = False
+    failed, missing = False, list[str]()
     for model, act_states, weight_states in cases[:1] if options.quick else cases:
         folder = options.folder / f"{model}-{act_states}-{weight_states}"
+        if options.kept and not (folder / NETWORK).is_file():
+            missing.append(f"`{model}` {act_states} / {weight_states}")
+            continue
         folder.mkdir(parents=True, exist_ok=True)
         net = network(folder, model, act_states, weight_states)
         weights = sum(op.weight.numel() for op in net.ops if hasattr(op, "weight"))
         of = records.setdefault(f"`{model}`, {act_states} / {weight_states} states, {weights:,} weights", {})
         for name in options.formats.split(","):
+            if options.kept and not (folder / f"{name}.record.json").is_file():
+                continue
             try:
                 of[name] = check(folder, name, net, codes)
             except MaqdError as error:
@@ -171,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Class scores that differ, of those compared in all runtimes that ran the file:",
             "",
             *by_network(records),
+            *([f"\nNot run yet: {', '.join(missing)}."] if missing else []),
             END,
         ]
         before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
