@@ -14,7 +14,7 @@ from maqd_snn.neuromorphic.hardware.chip import TAGS, parse_chip
 from maqd_snn.neuromorphic.hardware.drawing import draw
 from maqd_snn.neuromorphic.hardware.remedies import changed
 from maqd_snn.neuromorphic.hardware.report import map_network
-from maqd_snn.neuromorphic.hardware.text import text_plan
+from maqd_snn.neuromorphic.hardware.text import text_plan, text_traffic
 
 GOOD = """
 schema = 1
@@ -192,14 +192,14 @@ def test_the_verdict_is_readable_and_drawn(tmp_path):
     codes = torch.randint(0, 2, (10, 1, 6, 6), generator=torch.Generator().manual_seed(1))
     for chip in ("loihi1", "accelerator", "loihi2", "microcontroller"):
         mapped = map_network(maqd_snn.fit(net, chip), [codes])
-        text = text_plan(mapped.plan, mapped.cost)
+        text = f"{text_plan(mapped.plan)}\n{text_traffic(mapped.plan, mapped.cost)}"
         assert max(map(len, text.splitlines())) <= 120
         assert text.startswith(("fits ", "cannot tell whether it fits "))
         assert "spike1 (8 x 6 x 6)" in text
         json.dumps(mapped.to_dict(), allow_nan=False)
         draw(mapped.cost, tmp_path / f"{chip}.png")
         assert (tmp_path / f"{chip}.png").read_bytes().startswith(b"\x89PNG")
-    assert "unknown" in text_plan(map_network(maqd_snn.fit(net, "loihi2"), None).plan)
+    assert "unknown" in text_plan(maqd_snn.fit(net, "loihi2"))
     with pytest.raises(MaqdError, match="a figure is written as"):
         draw(mapped.cost, tmp_path / "x.gif")
 

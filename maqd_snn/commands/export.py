@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from maqd_snn.commands.common import Command, Options, chosen_formats, data_options, formats_text
-from maqd_snn.commands.map import chip_options, mapped_run
+from maqd_snn.commands.map import chip_options, chosen_plan, mapped_run
 from maqd_snn.errors import MaqdError
 
 CHIP_JSON = "chip-json"
@@ -28,7 +28,7 @@ def _export_chip(options: Options) -> int:
     if options.chip is None:
         raise MaqdError("--format chip-json needs a chip: give --chip NAME; maqd chips lists them")
     folder = options.run if options.run.is_dir() else options.run.parent
-    mapped = mapped_run(options)
+    mapped = mapped_run(options, chosen_plan(options))
     if mapped.cost is None:
         raise MaqdError(f"the network {verdict(mapped.plan)}; see: maqd map {options.run} --chip {options.chip}")
     target = options.out or folder / f"network.{mapped.plan.chip.name}.json"

@@ -16,18 +16,22 @@ def chip_options(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
-def mapped_run(options: Options) -> Any:
-    """Return the mapping of the chosen network on the chosen chip; without its data, with one message a unit."""
+def chosen_plan(options: Options) -> Any:
+    """Return the plan of the chosen network on the chosen chip, and the network."""
     from maqd_snn.neuromorphic.hardware import fit
     from maqd_snn.neuromorphic.hardware.chip import get_chip, parse_parameters
-    from maqd_snn.neuromorphic.hardware.report import map_network
     from maqd_snn.runs import read_network
 
-    samples = positive(options.samples, "--samples")
+    positive(options.samples, "--samples")
     chip = get_chip(options.chip, parse_parameters(options.set))
-    net = read_network(options.run)
-    plan = fit(net, chip)
-    return map_network(plan, None if plan.fits is False else _codes(options, net, samples))
+    return fit(read_network(options.run), chip, advise=False)
+
+
+def mapped_run(options: Options, plan: Any) -> Any:
+    """Return a plan with its traffic on the data of the network; without its data, with one message a unit."""
+    from maqd_snn.neuromorphic.hardware.report import map_network
+
+    return map_network(plan, None if plan.fits is False else _codes(options, plan.job.net, options.samples))
 
 
 def _codes(options: Options, net: Any, samples: int) -> Any:
@@ -39,7 +43,7 @@ def _codes(options: Options, net: Any, samples: int) -> Any:
         recipe = Recipe.from_dict(net.provenance.get("recipe"), "the network's provenance")
         codes = load_splits(recipe.dataset, options.data_root, download=options.download).test.codes[:samples]
     except MaqdError as error:
-        print(f"no data for the traffic ({error})")
+        print(f"\n  no data for the traffic: {error}")
         return None
     return [codes[first : first + 100] for first in range(0, len(codes), 100)]
 
@@ -71,11 +75,17 @@ def _into_report(folder: Path, mapped: Any, figure: Path | None) -> list[Path]:
 
 def _run(options: Options) -> int:
     from maqd_snn.files import write_text
-    from maqd_snn.neuromorphic.hardware.drawing import draw
-    from maqd_snn.neuromorphic.hardware.text import text_plan
+    from maqd_snn.neuromorphic.hardware.fitting import advised
+    from maqd_snn.neuromorphic.hardware.text import text_plan, text_remedies, text_traffic
 
-    mapped = mapped_run(options)
-    print(text_plan(mapped.plan, mapped.cost))
+    plan = chosen_plan(options)
+    print(text_plan(plan), flush=True)  # the verdict waits neither for what would help, nor for the data
+    if plan.fits is False:
+        plan = advised(plan)
+        print(f"\n{text_remedies(plan)}")
+    mapped = mapped_run(options, plan)
+    if mapped.cost is not None:
+        print(f"\n{text_traffic(plan, mapped.cost)}")
     write_json(options, mapped.to_dict())
     if not options.no_figures:
         folder = options.run if options.run.is_dir() else options.run.parent
@@ -85,6 +95,8 @@ def _run(options: Options) -> int:
         written = [target]
         if mapped.cost is not None:
             written.append(folder / f"map-{name}.png")
+            from maqd_snn.neuromorphic.hardware.drawing import draw
+
             draw(mapped.cost, written[-1])
         written += _into_report(folder, mapped, written[-1] if mapped.cost is not None else None)
         print(f"\nwrote {', '.join(map(str, written))}")

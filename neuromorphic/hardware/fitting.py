@@ -135,12 +135,17 @@ def fit(
     >>> plan.fits, plan.cores
     (True, 1)
     """
-    target = get_chip(chip, parameters)
-    plan = _fit(net, target)
-    if advise and plan.fits is False:
-        failing = {row.figure for row in plan.problems}
-        return replace(plan, remedies=tuple(remedies(net, failing, lambda variant: _attempt(variant, target))))
-    return plan
+    plan = _fit(net, get_chip(chip, parameters))
+    return advised(plan) if advise else plan
+
+
+def advised(plan: Plan) -> Plan:
+    """Return a plan that does not fit with the changes of the network that would; another plan as it is."""
+    if plan.fits is not False:
+        return plan
+    failing = {row.figure for row in plan.problems}
+    found = remedies(plan.job.net, failing, lambda variant: _attempt(variant, plan.chip))
+    return replace(plan, remedies=tuple(found))
 
 
 def _attempt(net: IntegerNetwork, chip: Chip) -> tuple[bool, int | None]:

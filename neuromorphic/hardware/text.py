@@ -24,8 +24,8 @@ def verdict(plan: Plan) -> str:
     return f"fits {plan.chip.title}, on {plan.cores} core{'s' * (plan.cores != 1)}{chips}{host}"
 
 
-def text_plan(plan: Plan, cost: Traffic | None = None) -> str:
-    """Return the answer of `fit` as lines: verdict, limits by layer, remedies, traffic, caveats."""
+def text_plan(plan: Plan) -> str:
+    """Return the answer of `fit` as lines: verdict, limits by layer, caveats."""
     lines = [verdict(plan), ""]
     for stage in plan.job.stages:
         rows = [row for row in plan.rows if row.layer == stage.name]
@@ -39,20 +39,20 @@ def text_plan(plan: Plan, cost: Traffic | None = None) -> str:
         lines += _rows(rows)
     rows = [row for row in plan.rows if not row.layer]
     lines += ["  network", *_rows(rows)] if rows else []
-    if plan.fits is False:
-        lines.append("")
-        if plan.remedies:
-            lines.append("  would fit with (tried out; accuracy needs training again):")
-            for remedy in plan.remedies:
-                lines.append(f"    {remedy.text}" + (f", {remedy.cores} cores" if (remedy.cores or 0) > 1 else ""))
-        else:
-            lines.append("  no narrower, smaller or coarser form of this network was found to fit")
-    if cost is not None:
-        lines += ["", *_traffic(plan, cost)]
     if plan.chip.caveats:
         lines.append("")
         for caveat in plan.chip.caveats:
             lines += wrap(caveat, WIDTH, initial_indent="  note: ", subsequent_indent="        ")
+    return "\n".join(lines)
+
+
+def text_remedies(plan: Plan) -> str:
+    """Return what would make it fit as lines."""
+    if not plan.remedies:
+        return "  no narrower, smaller or coarser form of this network was found to fit"
+    lines = ["  would fit with (tried out; accuracy needs training again):"]
+    for remedy in plan.remedies:
+        lines.append(f"    {remedy.text}" + (f", {remedy.cores} cores" if (remedy.cores or 0) > 1 else ""))
     return "\n".join(lines)
 
 
@@ -72,7 +72,8 @@ def _rows(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _traffic(plan: Plan, cost: Traffic) -> list[str]:
+def text_traffic(plan: Plan, cost: Traffic) -> str:
+    """Return what the traffic costs as lines."""
     n, place = cost.sent.samples, cost.placement
     what = f"{n} test images" if cost.sent.measured else "no data: every unit sends one message"
     lines = [
@@ -105,7 +106,7 @@ def _traffic(plan: Plan, cost: Traffic) -> list[str]:
         lines.append(
             f"    time          {layer.stage}: {time} ({layer.busiest_synops:,.0f} operations in its busiest core)"
         )
-    return lines
+    return "\n".join(lines)
 
 
 def text_chip(chip: Chip) -> str:
