@@ -16,6 +16,7 @@ import maqd_snn
 LAZY = [
     "snntorch",
     "spikingjelly",
+    "neurobench",
     "nir",
     "nirtorch",
     "onnx",

@@ -235,3 +235,21 @@ def test_bad_options_exit_with_code_2(capsys):
     with pytest.raises(SystemExit) as stopped:
         make_parser().parse_args(["run", "digits", "--no-such-option"])
     assert stopped.value.code == 2
+
+
+def test_a_report_with_everything(run, tmp_path, capsys):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'name = "mine"\ntitle = "Mine"\nnode = ""\nvoltage = ""\ngraded = true\nincludes = ""\nexcludes = ""\n'
+        '[prices.synop_binary]\nvalue = 2\nunit = "nJ"\nbasis = "measured"\nsource = "our board"\n'
+    )
+    options = ["--csv", "--latex", "--compare", "--samples", "4", "--profile", f"cmos45-memory,{mine}"]
+    assert main(["report", str(run), *options]) == 0
+    capsys.readouterr()
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["energy"]) == ["cmos45-memory", "mine"]
+    assert report["energy"]["mine"]["profile"]["prices"]["synop_binary"]["energy_pj"] == 2000
+    assert [tool["name"] for tool in report["compare"]["tools"]] == ["NeuroBench", "SpikingJelly"]
+    assert {"counts.csv", "energy.csv", "report.tex"} <= {path.name for path in run.iterdir()}
+    assert "Others' numbers side by side" in (run / "report.html").read_text()
+    fails(capsys, ["report", run, "--profile", tmp_path / "no.toml"], "there is no profile file")

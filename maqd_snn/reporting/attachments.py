@@ -83,5 +83,7 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
+        if float(value).is_integer():
+            return f"{value:,.0f}"
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.6g}"
     return str(value)

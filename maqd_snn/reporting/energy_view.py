@@ -33,6 +33,22 @@ LEGEND = {
     "messages": "inputs and spikes moved",
     "others": "neurons, pools, addressing",
 }
+# Column heads: the whole meaning is the title of the head.
+SHORT = {
+    "mac": "MACs",
+    "synop_binary": "SynOps",
+    "synop_graded": "graded SynOps",
+    "synop_conv": "SynOps",
+    "synop_linear": "SynOps",
+    "add": "additions",
+    "compare": "compares",
+    "neuron_update": "neurons",
+    "spike": "spikes",
+    "weight_fetch": "weights",
+    "accumulator": "sums",
+    "threshold_read": "thresholds",
+    "message": "messages",
+}
 STYLE_OF = {term: style for style, terms in STYLES.items() for term in terms}
 
 
@@ -172,7 +188,7 @@ def _by_layer(entry: Values) -> dict[str, Any]:
         "name": entry["profile"]["name"],
         "chart": Markup(charts.bars(drawn, f"Energy of each layer in {entry['profile']['name']}")) if drawn else "",
         "legend": [(style, LEGEND[style]) for style in styles],
-        "terms": [TERMS.get(term, term) for term in terms],
+        "terms": [(SHORT.get(term, term.replace("_", " ")), TERMS.get(term, term)) for term in terms],
         "rows": [
             {
                 "name": layer["name"],

@@ -66,11 +66,17 @@ def _layers(axes: "Axes", simulation: dict[str, Any]) -> None:
 
 
 def _energies(axes: "Axes", report: dict[str, Any]) -> None:
-    rows = [(entry["name"].replace("dense-", "dense "), entry["energy_pj"], DENSE) for entry in report["baselines"]]
+    rows = [
+        (entry["name"].replace("dense-", "dense "), entry["energy_pj"], DENSE)
+        for entry in report["baselines"]
+        if entry["scope"] == "arithmetic"
+    ]
     rows += [
         (f"spikes, {name}", entry["total_pj"], SPIKES)
         for name, entry in report["energy"].items()
-        if entry["total_pj"] is not None and entry["profile"]["node"] == "45 nm"  # that of the baselines
+        if entry["total_pj"] is not None
+        and entry["profile"]["scope"] == "arithmetic"  # that of the baselines
+        and entry["profile"]["node"] == "45 nm"
     ]
     rows.sort(key=lambda row: -row[1])
     smallest, largest = min(row[1] for row in rows), max(row[1] for row in rows)

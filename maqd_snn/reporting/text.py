@@ -39,9 +39,9 @@ def text_report(report: dict[str, Any]) -> str:
         note = (
             f" ({energy_text(entry['priced_pj'])} priced; {missing} terms have no published price)" if missing else ""
         )
-        lines.append(f"  energy       {name:<14}{energy_text(entry['total_pj'])}{note}")
+        lines.append(f"  energy       {name:<22}{energy_text(entry['total_pj'])}{note}")
     for baseline in report["baselines"]:
-        lines.append(f"  baseline     {baseline['name']:<14}{energy_text(baseline['energy_pj'])}")
+        lines.append(f"  baseline     {baseline['name']:<22}{energy_text(baseline['energy_pj'])}")
     check = report["provenance"].get("fold_check")
     if check:
         lines.append(
