@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
+from maqd_snn.benchmarks.event_frames import FRAME_ROWS
 from maqd_snn.benchmarks.event_readers import READER_ROWS
 from maqd_snn.benchmarks.lines import Line, Row, Setting
 from maqd_snn.errors import MaqdError, unknown_name
@@ -26,7 +27,7 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "events-speed.md"
 PEERS = ("numba", "numpy", "tonic", "expelliarmus", "faery", "h5py")  # whose versions the document names
 
 
-ROWS: Mapping[str, Row] = MappingProxyType({**READER_ROWS})
+ROWS: Mapping[str, Row] = MappingProxyType({**READER_ROWS, **FRAME_ROWS})
 
 
 def table(lines: Sequence[Line], quick: bool) -> str:
