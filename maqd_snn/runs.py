@@ -49,9 +49,10 @@ REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
 FILE_OF_FORMAT: Mapping[str, str] = {name: entry.file for name, entry in FORMATS.items()}
 EXPORTED = {file.name for entry in FORMATS.values() for file in entry.files(Path(entry.file))}
+PLOTS: Mapping[str, str] = {name: f"{name}.png" for name in ("curves", "weights", "levels", "surrogate")}
 RUN_FILES = {
     *(RECIPE, METRICS, LAYERS, CHECKPOINT, previous(Path(CHECKPOINT)).name, MODEL, NETWORK),
-    *(*EXPORTED, REPORT_JSON, REPORT_HTML, COUNTS_CSV, ENERGY_CSV, REPORT_TEX),
+    *(*EXPORTED, *PLOTS.values(), REPORT_JSON, REPORT_HTML, COUNTS_CSV, ENERGY_CSV, REPORT_TEX),
 }
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
-from maqd_snn.training import RECIPES, Epoch, Execution, Recipe, build_model, fit, get_recipe, loop
+from maqd_snn.training import Epoch, Execution, Recipe, fit, loop
 from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
 from maqd_snn.training.checkpoint import previous, read_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
@@ -296,16 +296,6 @@ def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
     assert values.index(max(values)) == 400 * warmup
     assert values[-1] == pytest.approx(0, abs=1e-4)
     assert all(math.isfinite(value) and value >= 0 for value in values)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds_a_network_that_folds(name, digits):
-    recipe = get_recipe(name)
-    assert recipe.name == name
-    small = {"cifar10-resnet": "4-8", "dvs128-gesture": "4-M-8-M", "cifar10-dvs": "4-M-8-M"}  # images are 8 x 8 here
-    plan = {"mnist": "4-M-8-M", "cifar10-vgg": "4-M-8-M", **small}.get(name, recipe.plan)
-    model = build_model(override(recipe, {"plan": plan}), digits)
-    assert fold(model)(digits.test.codes[:2]).shape == (2, 10)
 
 
 @pytest.mark.parametrize(

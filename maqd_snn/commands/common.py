@@ -193,6 +193,7 @@ def start_run(options: Options) -> Started | int:
     from maqd_snn.runs import open_run
     from maqd_snn.training import build_model
     from maqd_snn.training.launch import launch
+    from maqd_snn.training.loop import shares
     from maqd_snn.training.team import join, started_by_torchrun, writes
 
     recipe, execution = chosen_recipe(options), chosen_execution(options)
@@ -201,7 +202,8 @@ def start_run(options: Options) -> Started | int:
             "a float twin (--twin, states 'none') has no integer network; train it with: maqd train, then maqd eval"
         )
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
-    build_model(recipe, splits)  # an impossible network is refused before anything is written
+    build_model(recipe, splits)  # what is impossible is refused before anything is written
+    shares(recipe, len(splits.train), execution.processes)
     out: Path = options.out or Path("runs") / (recipe.name + "-twin" * options.twin)
     several = execution.processes > 1 and execution.nodes in (None, 1) and not started_by_torchrun()
     team = None if several else join(execution)

@@ -224,7 +224,7 @@ class Training:
                 norm.sum_over_processes = team.sum_over_processes
         self.codes, self.labels = splits.train.codes.to(team.device), splits.train.labels.to(team.device)
         self.validation = splits.validation
-        self.batch, self.share = _shares(recipe, len(splits.train), team.size)
+        self.batch, self.share = shares(recipe, len(splits.train), team.size)
         # An incomplete last batch is left to the next epoch's shuffle: its statistics would be those of few samples.
         self.steps = max(1, len(splits.train) // recipe.batch_size)
         self.total = min(self.steps * recipe.epochs, recipe.max_steps or sys.maxsize)
@@ -522,8 +522,12 @@ class Training:
             self._take_statistics(ranks.mean(0))
 
 
-def _shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
-    """Return the samples of one step, and those that one process takes at once."""
+def shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
+    """Return how many of the training samples one step takes, and one process at once.
+
+    Raises:
+        MaqdError: they cannot be shared evenly.
+    """
     parts = processes * recipe.accumulate
     if recipe.batch_size % parts:
         raise MaqdError(

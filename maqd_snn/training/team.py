@@ -9,10 +9,12 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, final
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.training.execution import Execution
@@ -130,8 +132,11 @@ class Several(Team):
         except ImportError as error:
             raise MissingExtraError("lightning-fabric", "distributed", "training on several devices") from error
         logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-        # Statistics of the normalizations are each process's own: DDP must not send those of rank 0 around.
-        strategy = DDPStrategy(broadcast_buffers=False)
+        # Statistics of the normalizations are each process's own: DDP must not send those of rank 0 around. What says
+        # so has had another name since torch 2.13.
+        known = signature(DistributedDataParallel.__init__).parameters
+        send = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        strategy = DDPStrategy(**{send: False})
         self.fabric = Fabric(accelerator=kind, devices=local, num_nodes=nodes, strategy=strategy, precision="32-true")
         self.fabric.launch()
         super().__init__(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)

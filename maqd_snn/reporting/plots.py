@@ -1,0 +1,171 @@
+"""Pictures of a training: its curves, what the weights and the levels have become, and the surrogate.
+
+Each takes plain values or the integer network and returns a matplotlib figure, imported on use.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.files import atomic_path
+from maqd_snn.integer import IntegerNetwork
+from maqd_snn.integer.ops import Conv2d, Linear, Threshold
+from maqd_snn.reporting.figures import DENSE, EFFECTIVE, INK, SPIKES
+from maqd_snn.rounding import round_half_up
+from maqd_snn.surrogate import as_surrogate, staircase_derivative
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Counts = NDArray[np.int64]
+COLUMNS = 4
+MOST_BARS = 40  # of more values than these, neighbours share a bar
+
+
+def read_table(text: str) -> list[dict[str, float | str | None]]:
+    """Return the rows of a CSV table with a header: numbers where a cell is one, None where it is empty.
+
+    >>> read_table("epoch,layer,spike_rate\\n1,spike1,\\n")
+    [{'epoch': 1.0, 'layer': 'spike1', 'spike_rate': None}]
+    """
+
+    def value(cell: str | None) -> float | str | None:
+        try:
+            return float(cell) if cell else None
+        except ValueError:
+            return cell
+
+    return [{name: value(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def weight_counts(net: IntegerNetwork) -> dict[str, tuple[Counts, Counts]]:
+    """Return (code, how many weights have it) of every layer with weights, from its lowest to its highest code."""
+    found = {}
+    for op in net.ops:
+        if isinstance(op, Conv2d | Linear):
+            weight = op.weight.long().flatten()
+            low, high = int(weight.min()), int(weight.max())
+            found[op.name] = np.arange(low, high + 1), torch.bincount(weight - low, minlength=high - low + 1).numpy()
+    return found
+
+
+def level_counts(net: IntegerNetwork, codes: Tensor) -> dict[str, tuple[Counts, Counts]]:
+    """Return (level, how many neurons emitted it) of every spiking layer for input codes (B, C, H, W)."""
+    trace = net.trace(codes)
+    found = {}
+    for op in net.ops:
+        if isinstance(op, Threshold):
+            levels = np.arange(op.low, op.low + op.thresholds.shape[1] + 1)
+            values = trace[op.name].long().flatten() - op.low
+            found[op.name] = levels, torch.bincount(values, minlength=len(levels)).numpy()
+    return found
+
+
+def curves(epochs: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]], title: str) -> "Figure":
+    """Return losses, accuracies and learning rate of every epoch, and the spike rate of every layer.
+
+    Args:
+        epochs, layers: the rows of metrics.csv and layers.csv.
+    """
+    figure, (loss, accuracy, rates) = _figure(1, 3, title)
+    x = [row["epoch"] for row in epochs]
+    for axes, what, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        for part, colour in (("train", DENSE), ("validation", SPIKES)):
+            axes.plot(x, [scale * row[f"{part}_{what}"] for row in epochs], ".-", color=colour, label=part)
+    loss.set_title("loss", fontsize=9.5)
+    accuracy.set_title("accuracy, %", fontsize=9.5)
+    rate = accuracy.twinx()
+    rate.plot(x, [row["lr"] for row in epochs], ":", color=EFFECTIVE)
+    rate.set_ylabel("learning rate at the end of the epoch (dotted)", fontsize=7.5, color=EFFECTIVE)
+    rate.tick_params(labelsize=7, colors=EFFECTIVE)
+    for spine in rate.spines.values():
+        spine.set_visible(False)
+    names = list(dict.fromkeys(row["layer"] for row in layers if row["spike_rate"] is not None))
+    for index, name in enumerate(names):
+        rows = [row for row in layers if row["layer"] == name]
+        colour = _blend(index / max(len(names) - 1, 1))
+        rates.plot([r["epoch"] for r in rows], [100 * r["spike_rate"] for r in rows], ".-", color=colour, label=name)
+    rates.set_title("neurons that fire, %", fontsize=9.5)
+    rates.set_ylim(bottom=0)
+    for axes in (loss, accuracy, rates):
+        axes.set_xlabel("epoch", fontsize=8.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.get_legend_handles_labels()[1]:
+            place = "lower right" if axes is accuracy else "best"
+            axes.legend(frameon=False, loc=place, fontsize=7, ncols=1 + len(axes.get_legend_handles_labels()[1]) // 9)
+    return figure
+
+
+def histograms(counts: Mapping[str, tuple[Counts, Counts]], title: str, what: str) -> "Figure":
+    """Return one histogram for each layer: the share of each integer value."""
+    rows = math.ceil(len(counts) / COLUMNS)
+    figure, axes = _figure(rows, min(COLUMNS, len(counts)), title)
+    for place, (name, (values, number)) in zip(axes, counts.items(), strict=False):
+        width = math.ceil(len(values) / MOST_BARS)  # how many values share a bar
+        starts = np.arange(0, len(values), width)
+        share = 100 * np.add.reduceat(number, starts) / max(number.sum(), 1)
+        place.bar(values[starts] + (width - 1) / 2, share, 0.85 * width, color=SPIKES)
+        place.xaxis.get_major_locator().set_params(integer=True)
+        place.set_title(f"{name}: {int(number.sum()):,}", fontsize=8.5)
+        place.set_ylabel("%", fontsize=8)
+        place.set_xlabel(what, fontsize=8)
+    for place in axes[len(counts) :]:
+        place.set_axis_off()
+    return figure
+
+
+def surrogate_shape(name: str, act_states: int, signed: bool, title: str) -> "Figure":
+    """Return the staircase of levels over the normalized membrane x, and the gradient that training takes for it.
+
+    Args:
+        name: of the surrogate. act_states, signed: of the network.
+    """
+    n = act_states - 1
+    low = -n if signed else 0
+    x = torch.linspace(low / n - 1, 2, 2001)
+    figure, (axes,) = _figure(1, 1, title)
+    axes.plot(x, round_half_up(n * x).clamp(low, n), color=DENSE, label="level k(x)")
+    gradient = n * staircase_derivative(n * x, low, n, as_surrogate(name))
+    axes.plot(x, gradient, color=SPIKES, label=f"gradient dk/dx, {name}")
+    axes.set_xlabel("normalized membrane x", fontsize=8.5)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write the figure as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def _figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if rows < 1:
+        raise MaqdError("there is nothing to draw: the network has no such layer")
+    figure = Figure(figsize=(3.3 * max(columns, 2), 2.5 * rows + 0.7), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for place in axes:
+        place.tick_params(labelsize=7.5)
+        for side in ("top", "right"):
+            place.spines[side].set_visible(False)
+    figure.suptitle(title, fontsize=10, color=INK)
+    return figure, axes
+
+
+def _blend(share: float) -> tuple[float, ...]:
+    """Return a colour between that of the spikes and that of what is effective."""
+    first, last = (tuple(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in (SPIKES, EFFECTIVE))
+    return tuple((1 - share) * a + share * b for a, b in zip(first, last, strict=True))

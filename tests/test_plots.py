@@ -1,0 +1,100 @@
+"""`maqd plot`: what is drawn is what the network has, and every picture is one."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from maqd_snn import fold
+from maqd_snn.cli import main
+from maqd_snn.reporting import plots
+from maqd_snn.runs import PLOTS
+
+TRAIN = ["train", "digits", "--plan", "4-M-8-M", "--max-steps", "3", "--batch-size", "32", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("plots") / "run"
+    assert main([*TRAIN, "--out", str(out), "--act-states", "3"]) == 0
+    return out
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_counts_are_those_of_the_network(make_model, random_codes, signed):
+    model = make_model("vgg", 3, 4, signed=signed)
+    net, codes = fold(model), random_codes(model)
+    for name, (values, counts) in plots.weight_counts(net).items():
+        codes_of = model.part(name).codes().long()
+        assert counts.sum() == codes_of.numel()
+        assert {int(v): int(n) for v, n in zip(values, counts, strict=True) if n} == {
+            int(v): int((codes_of == v).sum()) for v in codes_of.unique()
+        }
+    trace, levels = model.trace(codes), plots.level_counts(net, codes)
+    assert list(levels) == list(model.spiking_names())
+    for name, (values, counts) in levels.items():
+        assert values.tolist() == ([-2, -1, 0, 1, 2] if signed else [0, 1, 2])
+        assert counts.tolist() == [int((trace[name] == value).sum()) for value in values]
+
+
+def test_histograms_lose_nothing_where_values_share_a_bar():
+    values = np.arange(-127, 128)
+    counts = np.arange(255) ** 2
+    figure = plots.histograms({"wide": (values, counts), "narrow": (values[:3], counts[:3])}, "title", "code")
+    wide, narrow = figure.axes
+    for axes, number in ((wide, 37), (narrow, 3)):
+        heights = [bar.get_height() for bar in axes.patches]
+        assert len(heights) == number <= plots.MOST_BARS
+        assert sum(heights) == pytest.approx(100)
+    assert [bar.get_x() + bar.get_width() / 2 for bar in narrow.patches] == [-127, -126, -125]
+    assert narrow.patches[2].get_height() == pytest.approx(80)  # 4 of 0 + 1 + 4
+
+
+def test_curves_show_the_tables(run):
+    tables = [plots.read_table((run / name).read_text()) for name in ("metrics.csv", "layers.csv")]
+    loss, accuracy, rates, _ = plots.curves(*tables, "title").axes
+    with (run / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert [line.get_ydata()[0] for line in loss.lines] == [float(row["train_loss"]), float(row["validation_loss"])]
+    assert accuracy.lines[1].get_ydata()[0] == pytest.approx(100 * float(row["validation_accuracy"]))
+    assert [line.get_label() for line in rates.lines] == ["spike1", "spike2"]
+
+
+def test_the_surrogate_is_drawn_at_its_thresholds():
+    axes = plots.surrogate_shape("rectangle", 3, True, "title").axes[0]
+    level, gradient = axes.lines
+    x, k = torch.as_tensor(level.get_xdata()), torch.as_tensor(level.get_ydata())
+    assert sorted(set(k.tolist())) == [-2, -1, 0, 1, 2]
+    steps = x[1:][k.diff() > 0]
+    assert steps.tolist() == pytest.approx([-0.75, -0.25, 0.25, 0.75], abs=2e-3)
+    assert set(gradient.get_ydata().tolist()) == {0.0, 2.0}
+
+
+def test_the_command_writes_pictures(run, tmp_path, capsys):
+    assert main(["plot", str(run), "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == set(PLOTS.values())
+    for path in tmp_path.iterdir():
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert path.stat().st_size > 5000
+    twin = tmp_path / "twin"
+    assert main([*TRAIN, "--out", str(twin), "--twin"]) == 0
+    assert main(["plot", str(twin)]) == 0
+    assert "no weight codes" in capsys.readouterr().out
+    assert sorted(path.name for path in twin.glob("*.png")) == ["curves.png"]
+
+
+def test_what_cannot_be_drawn_is_one_sentence(run, tmp_path, capsys):
+    def fails(*arguments):
+        assert main(["plot", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert "holds no run" in fails(tmp_path)
+    assert "--out expects an existing folder" in fails(run, "--out", tmp_path / "none")
+    (tmp_path / "recipe.json").write_text((run / "recipe.json").read_text())
+    assert "has no metrics.csv yet" in fails(tmp_path)
+    (tmp_path / "metrics.csv").write_text("epoch\n1\n")
+    (tmp_path / "layers.csv").write_text((run / "layers.csv").read_text())
+    assert "are damaged" in fails(tmp_path)

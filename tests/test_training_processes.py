@@ -1,0 +1,137 @@
+"""Two processes that train together, over gloo on the CPU, against one alone."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from maqd_snn import MaqdError
+from maqd_snn.cli import main
+from maqd_snn.datasets import load_splits
+from maqd_snn.runs import MODEL
+from maqd_snn.training import Execution, fit, get_recipe
+from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.loop import CHECKPOINT
+from maqd_snn.training.team import Alone, join
+
+RECIPE = dataclasses.replace(get_recipe("digits"), plan="4-M-8-M", batch_size=16, epochs=2, max_steps=120)
+KINDS = {
+    "synchronized": dataclasses.replace(RECIPE, sync_stats=True),
+    "in parts": dataclasses.replace(RECIPE, sync_stats=True, accumulate=2),
+    "local": RECIPE,
+}
+OPTIONS = ["--plan", "4-M-8-M", "--batch-size", "16", "--epochs", "2", "--max-steps", "120", "--quiet"]
+LOSS_TOLERANCE = 1e-4  # relative; sums in another order, and now and then a membrane that falls on the other side
+
+# What each of the two processes runs: all kinds, one after the other, the CPU's threads shared.
+TOGETHER = """
+import json, sys
+from pathlib import Path
+from maqd_snn.datasets import load_splits
+from maqd_snn.training import Execution, Recipe, fit
+from maqd_snn.training.team import join
+team, out = join(Execution()), Path(sys.argv[1])
+for name, values in json.loads(sys.argv[2]).items():
+    result = fit(Recipe(**values), load_splits("digits"), out / name, quiet=True, team=team)
+assert team.size == 2
+"""
+
+START = """
+import sys
+from torch.distributed.run import main
+main(["--standalone", "--nproc-per-node", "2", *sys.argv[1:]])
+"""
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder of what two processes trained of each kind."""
+    out = tmp_path_factory.mktemp("together")
+    for name in KINDS:
+        (out / name).mkdir()
+    (out / "together.py").write_text(TOGETHER)
+    recipes = json.dumps({name: dataclasses.asdict(recipe) for name, recipe in KINDS.items()})
+    command = [sys.executable, "-c", START, str(out / "together.py"), str(out), recipes]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def losses(history):
+    return [loss for entry in history for loss in (entry["train_loss"], entry["validation_loss"])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_have_the_losses_of_one_with_the_same_batch(together, tmp_path, kind):
+    alone = fit(KINDS[kind], load_splits("digits"), tmp_path, quiet=True, team=Alone(torch.device("cpu")))
+    tensors, state = read_tensors(together / kind / CHECKPOINT)
+    ours, theirs = (losses(rows) for rows in (map(dataclasses.asdict, alone.history), state["history"]))
+    assert len(ours) == len(theirs) == 4
+    right = state["history"][0]["train_accuracy"] * 78 * 16  # a whole number: all samples were counted, each once
+    assert right == pytest.approx(round(right), abs=1e-6)
+    if kind == "local":  # statistics of half the batch are others: the losses differ, by more than the tolerance
+        assert theirs != pytest.approx(ours, rel=10 * LOSS_TOLERANCE)
+        assert theirs == pytest.approx(ours, rel=0.1)
+    else:
+        assert theirs == pytest.approx(ours, rel=LOSS_TOLERANCE)
+    assert torch.equal(*tensors["ranks"][:, 3:])  # averaged at the end of an epoch: both go on from the same estimates
+
+
+def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(together, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]
+    process = subprocess.Popen(
+        [*command, "--checkpoint-steps", "5"], env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while not (out / CHECKPOINT).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    lines = errors.splitlines()
+    assert len(lines) == 1, errors
+    assert lines[0].startswith("maqd train: stopped by SIGTERM in epoch ")
+
+    tensors, state = read_tensors(out / CHECKPOINT)
+    assert state["step"] > 0
+    own, average = tensors["ranks"][:, 3:], tensors["model.parts.spike1.norm.running_mean"]
+    assert not torch.equal(own[0], own[1])
+    assert torch.equal(own[:, :1].mean(0), average)
+    done = subprocess.run([*command, "--resume"], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "folded" in done.stdout
+    result, expected = read_tensors(out / MODEL)[0], read_tensors(together / "local" / CHECKPOINT)[0]
+    for name, tensor in result.items():
+        assert torch.equal(tensor, expected[f"best.{name}"]), name
+
+
+def test_numbers_that_do_not_fit_are_refused(monkeypatch, tmp_path, capsys):
+    with pytest.raises(MaqdError, match=r"8 processes were asked for.*torchrun --nnodes 2 --nproc-per-node 4"):
+        join(Execution(devices=4, nodes=2))
+    with pytest.raises(MaqdError, match="devices must be at least 1, got 0"):
+        Execution(devices=0)
+    with pytest.raises(MaqdError, match="unknown accelerator 'gpu'"):
+        Execution(accelerator="gpu")
+    with pytest.raises(MaqdError, match="checkpoint_seconds must be a finite number from 0"):
+        Execution(checkpoint_seconds=-1)
+    out = tmp_path / "run"
+    assert main(["train", "digits", "--devices", "3", "--out", str(out), *OPTIONS]) == 2
+    assert "a batch of 16 samples cannot be shared evenly among 3 processes" in capsys.readouterr().err
+    assert main(["train", "digits", "--devices", "2", "--nodes", "2", "--out", str(out), *OPTIONS]) == 2
+    assert "start them with: torchrun --nnodes 2 --nproc-per-node 2" in capsys.readouterr().err
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MaqdError, match=r"torchrun started 4 processes, 2 on this machine, but --devices 3 --nodes 2"):
+        join(Execution(devices=3))
+    assert not out.exists()
