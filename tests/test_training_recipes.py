@@ -2,26 +2,28 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from maqd_snn import IntegerNetwork, load
 from maqd_snn.cli import main
-from maqd_snn.datasets import DATASETS, ImageDataset, Splits
+from maqd_snn.datasets import ImageDataset, Splits
+from maqd_snn.datasets.registry import find_entry
 from maqd_snn.runs import MODEL, NETWORK, check_folding, read_model
 from maqd_snn.training import RECIPES, get_recipe
 from maqd_snn.training.checkpoint import read_tensors
 
 NAMED = {
     *("digits", "mnist", "cifar10-small", "cifar10-vgg", "cifar10-resnet"),
-    *("cifar10-resnet18", "cifar100-resnet18", "cifar10-speed"),
+    *("cifar10-resnet18", "cifar100-resnet18", "cifar10-speed", "nmnist", "dvs128-gesture", "cifar10-dvs"),
 }
 
 
 def random_splits(name):
     """A few random images in the form of the dataset."""
-    card = DATASETS[name].card
+    card = find_entry(name, Path("nowhere")).card
     generator = torch.Generator().manual_seed(0)
 
     def part(kind, count):
@@ -43,6 +45,8 @@ def test_every_recipe_trains_and_folds_with_no_mismatch_and_has_a_twin(name, tmp
     monkeypatch.setattr("maqd_snn.datasets.load_splits", lambda *_, **__: splits)
     few = ["--batch-size", "2", "--max-steps", "1" if "resnet18" in name else "3", "--quiet", "--accelerator", "cpu"]
     few += ["--compile", "false"] * recipe.compile  # a compiler takes longer than the steps; tests/test_precision.py
+    # Most CPUs emulate bfloat16, slowly: one of the recipes shows it.
+    few += ["--precision", "fp32"] * (recipe.precision == "bf16-mixed" and name != "cifar10-speed")
     out, twin = tmp_path / "run", tmp_path / "twin"
     assert main(["train", name, "--out", str(out), *few]) == 0
     net, model = load(out / NETWORK), read_model(out, splits)
@@ -57,9 +61,9 @@ def test_every_recipe_trains_and_folds_with_no_mismatch_and_has_a_twin(name, tmp
     start = read_tensors(out / "checkpoint.safetensors")[0]
     assert any(not torch.equal(start[f"model.{n}"], t) for n, t in untrained(name, splits).items())
     with (out / "layers.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["epoch"] == "1"]
     assert [row["layer"] for row in rows if row["spike_rate"]] == list(model.spiking_names())
-    assert any(row["rounded_share"] for row in rows) == (recipe.precision == "bf16-mixed")
+    assert any(row["rounded_share"] for row in rows) == (name == "cifar10-speed")
 
     assert main(["train", name, "--out", str(twin), "--twin", *few]) == 0
     values = json.loads((twin / "recipe.json").read_text())

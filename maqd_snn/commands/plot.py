@@ -34,7 +34,7 @@ def _run(options: Options) -> int:
     states = f"{recipe.act_states}-state spikes, {recipe.weight_states}-state weights"
     title = f"{recipe.name}, {states if recipe.foldable else 'float twin'}"
     try:
-        figures = {"curves": plots.curves(*tables, title)}
+        figures = {"curves": plots.curves(tables[0], tables[1], title)}
     except (KeyError, TypeError) as error:
         raise MaqdError(
             f"the tables of {str(options.run)!r} are damaged ({error!r}); train on to write them"

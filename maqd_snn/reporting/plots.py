@@ -77,6 +77,8 @@ def curves(epochs: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, An
     Args:
         epochs, layers: the rows of metrics.csv and layers.csv.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, (loss, accuracy, rates) = _figure(1, 3, title)
     x = [row["epoch"] for row in epochs]
     for axes, what, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
@@ -93,21 +95,24 @@ def curves(epochs: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, An
     names = list(dict.fromkeys(row["layer"] for row in layers if row["spike_rate"] is not None))
     for index, name in enumerate(names):
         rows = [row for row in layers if row["layer"] == name]
-        colour = _blend(index / max(len(names) - 1, 1))
-        rates.plot([r["epoch"] for r in rows], [100 * r["spike_rate"] for r in rows], ".-", color=colour, label=name)
+        blended = _blend(index / max(len(names) - 1, 1))
+        rates.plot([r["epoch"] for r in rows], [100 * r["spike_rate"] for r in rows], ".-", color=blended, label=name)
     rates.set_title("neurons that fire, %", fontsize=9.5)
     rates.set_ylim(bottom=0)
     for axes in (loss, accuracy, rates):
         axes.set_xlabel("epoch", fontsize=8.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.get_legend_handles_labels()[1]:
-            place = "lower right" if axes is accuracy else "best"
-            axes.legend(frameon=False, loc=place, fontsize=7, ncols=1 + len(axes.get_legend_handles_labels()[1]) // 9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.legend(frameon=False, fontsize=7)
+    accuracy.legend(frameon=False, fontsize=7, loc="lower right")
+    if names:
+        rates.legend(frameon=False, fontsize=7, ncols=1 + len(names) // 9)
     return figure
 
 
 def histograms(counts: Mapping[str, tuple[Counts, Counts]], title: str, what: str) -> "Figure":
     """Return one histogram for each layer: the share of each integer value."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = math.ceil(len(counts) / COLUMNS)
     figure, axes = _figure(rows, min(COLUMNS, len(counts)), title)
     for place, (name, (values, number)) in zip(axes, counts.items(), strict=False):
@@ -115,7 +120,7 @@ def histograms(counts: Mapping[str, tuple[Counts, Counts]], title: str, what: st
         starts = np.arange(0, len(values), width)
         share = 100 * np.add.reduceat(number, starts) / max(number.sum(), 1)
         place.bar(values[starts] + (width - 1) / 2, share, 0.85 * width, color=SPIKES)
-        place.xaxis.get_major_locator().set_params(integer=True)
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
         place.set_title(f"{name}: {int(number.sum()):,}", fontsize=8.5)
         place.set_ylabel("%", fontsize=8)
         place.set_xlabel(what, fontsize=8)
