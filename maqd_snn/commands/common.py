@@ -62,17 +62,15 @@ def training_options(parser: argparse.ArgumentParser) -> None:
         "--nodes", type=int, metavar="M", help="on this many machines, through torchrun (see docs/training.md)"
     )
     parser.add_argument("--accelerator", default="auto", metavar="KIND", help="auto, cpu or cuda (auto: a GPU if any)")
-    parser.add_argument(
-        "--checkpoint-seconds", type=float, metavar="S", help="save within epochs (default: 120; 0: no)"
-    )
-    parser.add_argument("--checkpoint-steps", type=int, help=argparse.SUPPRESS)  # for tests
+    parser.add_argument("--checkpoint-seconds", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpoint-steps", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files, too")
     for name in SETTABLE:
         parser.add_argument(flag(name), dest=f"set_{name}", help=argparse.SUPPRESS)
     lines: list[str] = []
     line = ""
     for name in SETTABLE:
-        if len(line) + len(flag(name)) > 76:
+        if len(line) + len(flag(name)) > 96:
             lines, line = [*lines, line], ""
         line += f"  {flag(name)}"
     parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join(
