@@ -20,5 +20,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "map": Bench("the mapper: verdicts, traffic against other placements, exactness of placed networks", "mapping"),
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),
+        "kills": Bench("a training killed at random moments and resumed: are the final weights equal?", "kills"),
+        "local-stats": Bench("statistics of each process's own samples: what they cost in accuracy", "local_stats"),
     }
 )

@@ -58,9 +58,8 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=int, metavar="N", help="train on this many devices of this machine (default: 1)"
     )
-    parser.add_argument(
-        "--nodes", type=int, metavar="M", help="on this many machines, through torchrun (see docs/training.md)"
-    )
+    # Rare ones are told of in docs/training.md alone.
+    parser.add_argument("--nodes", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--accelerator", default="auto", metavar="KIND", help="auto, cpu or cuda (auto: a GPU if any)")
     parser.add_argument("--checkpoint-seconds", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--checkpoint-steps", type=int, help=argparse.SUPPRESS)

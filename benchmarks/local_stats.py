@@ -1,0 +1,73 @@
+"""Accuracy with statistics of each process's own samples, with those of all, and of one process; over seeds.
+
+    maqd bench local-stats [--recipe digits] [--devices 2] [--seeds 3] [--out FILE] [--quick] [-- OPTIONS]
+
+Every training has the same batch size; OPTIONS are further ones of `maqd train`. Validation accuracy of the best epoch:
+the test set is not touched.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from maqd_snn.files import write_text
+from maqd_snn.runs import machine
+
+
+def train(recipe: str, seed: int, options: Sequence[str]) -> tuple[float, float]:
+    """Train in processes of their own and return (validation accuracy, validation loss) of the best epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        start = [sys.executable, "-m", "maqd_snn", "train", recipe, "--quiet", "--json", str(result)]
+        command = [*start, "--out", str(Path(folder) / "run"), "--seed", str(seed), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        history = json.loads(result.read_text())["history"]
+    best = min(history, key=lambda row: row["validation_loss"])
+    return best["validation_accuracy"], best["validation_loss"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--quick", action="store_true", help="one seed, ten steps")
+    parser.add_argument("options", nargs="*", metavar="OPTIONS", help="of maqd train, behind --")
+    options = parser.parse_args(arguments)
+    seeds = range(1 if options.quick else options.seeds)
+    further = [*options.options, *(["--max-steps", "10"] if options.quick else [])]
+    several = ["--devices", str(options.devices)]
+    kinds = {
+        "one process": [],
+        f"{options.devices} processes, local statistics": several,
+        f"{options.devices} processes, `--sync-stats true`": [*several, "--sync-stats", "true"],
+    }
+    rows = ["| training | validation accuracy, mean (each seed) | validation loss |", "|---|---|---|"]
+    for kind, chosen in kinds.items():
+        results = [train(options.recipe, seed, [*chosen, *further]) for seed in seeds]
+        accuracies, losses = [100 * accuracy for accuracy, _ in results], [loss for _, loss in results]
+        each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+        rows.append(f"| {kind} | {statistics.mean(accuracies):.2f} % ({each}) | {statistics.mean(losses):.4f} |")
+        print(rows[-1], flush=True)
+    if options.out:
+        where = machine()
+        lines = [
+            "# Local statistics",
+            "",
+            f"`maqd train {' '.join([options.recipe, *further])}`, {len(seeds)} seeds, the same batch size in each "
+            f"row; the best epoch. Made by `maqd bench local-stats` on {date.today()}, {where['system']}, {os.cpu_count()} "
+            f"cores, torch {where['torch']}.",
+            "",
+            *rows,
+            "",
+        ]
+        write_text(options.out, "\n".join(lines))
+    return 0
