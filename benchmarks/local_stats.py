@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "# Local statistics",
             "",
             f"`maqd train {' '.join([options.recipe, *further])}`, {len(seeds)} seeds, the same batch size in each "
-            f"row; the best epoch. Made by `maqd bench local-stats` on {date.today()}, {where['system']}, {os.cpu_count()} "
-            f"cores, torch {where['torch']}.",
+            f"row; the best epoch. Made by `maqd bench local-stats` on {date.today()}, {where['system']}, "
+            f"{os.cpu_count()} cores, torch {where['torch']}.",
             "",
             *rows,
             "",
