@@ -288,6 +288,21 @@ def test_messages_are_those_of_a_walk_over_every_spike(networks, digits, family,
         assert cost.energy_pj is None
 
 
+def test_what_each_core_holds_adds_up(networks, digits):
+    # A core's weights, once for each kernel or synapse; a layer that is cut by channels alone holds each weight once.
+    net = networks("mlp")
+    made = placed(net, "loihi1", digits)
+    cost = traffic(*made)
+    held = {stage: sum(core.weights for core in cost.cores if core.stage == stage) for stage in ("spike2", "readout")}
+    assert held == {"spike2": 40 * 24, "readout": 24 * 10}
+    # Accumulators are stored in as many bits as their sums need where the chip names no width.
+    (core,) = (core for core in cost.cores if core.stage == "spike2")
+    assert core.state_bits == 24 * (net.bounds["fc2"].bit_length() + 1)
+    assert (
+        sum(core.messages_in for core in cost.cores) == sum(core.messages_out for core in cost.cores) == cost.messages
+    )
+
+
 def test_placements_are_the_same_twice_and_below_their_rivals(networks, digits):
     net = networks("resnet")
     plan = maqd_snn.fit(net, "loihi1", advise=False)

@@ -13,7 +13,16 @@ from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork
 from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.hardware.fitting import Plan
-from maqd_snn.neuromorphic.hardware.needs import Counts, Job, Piece, counts, neurons, sources_mask
+from maqd_snn.neuromorphic.hardware.needs import (
+    Counts,
+    Job,
+    Piece,
+    counts,
+    neurons,
+    sources_mask,
+    state_memory_bits,
+    stored_weights,
+)
 from maqd_snn.neuromorphic.hardware.placing import Placement
 from maqd_snn.neuromorphic.hardware.stages import image
 
@@ -105,12 +114,19 @@ def synops_of(plan: Plan, piece: Piece, sent: Activity) -> int:
 
 @dataclass(frozen=True)
 class CoreLoad:
-    """One core's share: slot, chip, stage, neurons, messages in and out, synaptic operations, of all samples."""
+    """One core's share.
+
+    Attributes:
+        slot, chip, stage: where it is, and of what. neurons, weights, state_bits: what it holds, the last for
+        accumulators. messages_in, messages_out, synops: of all samples.
+    """
 
     slot: int
     chip: int
     stage: str
     neurons: int
+    weights: int
+    state_bits: int
     messages_in: int
     messages_out: int
     synops: int
@@ -308,6 +324,8 @@ def _core_loads(placement: Placement, flow: NDArray[np.int64], sent: Activity) -
             chip=slot // per_chip,
             stage=piece.stage.name,
             neurons=neurons(plan.job, piece),
+            weights=stored_weights(plan.job, piece),
+            state_bits=state_memory_bits(plan.job, piece),
             messages_in=int(flow[:, index].sum()),
             messages_out=int(flow[index].sum()),
             synops=synops_of(plan, piece, sent),
