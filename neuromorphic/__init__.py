@@ -1,6 +1,7 @@
 """Exports of the integer network to neuromorphic and low-bit formats, verified in foreign runtimes."""
 
 from maqd_snn.neuromorphic.check import Check, LayerCheck, Verification
+from maqd_snn.neuromorphic.loading import load
 from maqd_snn.neuromorphic.registry import FORMATS, export, verify
 from maqd_snn.neuromorphic.to_snntorch import to_snntorch
 from maqd_snn.neuromorphic.to_spikingjelly import to_spikingjelly
@@ -12,6 +13,7 @@ __all__ = [
     "LayerCheck",
     "Verification",
     "export",
+    "load",
     "schedule_errors",
     "to_snntorch",
     "to_spikingjelly",

@@ -217,6 +217,17 @@ def read_hex(path: Path, contents: Mapping[str, Any]) -> IntegerNetwork:
         raise MaqdError(f"it is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
+def load_map(path: Path) -> IntegerNetwork:
+    """Return the network of a memory map and its images; raises MaqdError as `read_hex`, and for a description."""
+    try:
+        contents = _read(path)
+        if contents["format"] != MAP:
+            raise MaqdError("it is a hardware description, which holds no weights; export with format hex")
+        return read_hex(path, contents)
+    except MaqdError as error:
+        raise MaqdError(f"{str(path)!r} is not usable: {error}") from error
+
+
 def _tensor(folder: Path, entry: Mapping[str, Any]) -> Tensor:
     file, shape, words, bits = entry["file"], entry["shape"], entry["words"], entry["word_bits"]
     if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,250}\.hex", file):

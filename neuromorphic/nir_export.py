@@ -16,7 +16,7 @@ Axis letters: B batch, C channels, H height, W width, m neurons per unit.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from maqd_snn._version import __version__
 from maqd_snn.errors import MaqdError, MissingExtraError
@@ -32,6 +33,7 @@ from maqd_snn.files import atomic_path
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import FLOAT32_EXACT, Shape
 from maqd_snn.integer.ops import Op, Pair
+from maqd_snn.integer.storage import fingerprint
 
 Array = NDArray[Any]
 
@@ -96,6 +98,8 @@ def nir_graph(net: IntegerNetwork) -> Any:
         "time_steps": 1,
         "state": "every sample starts from rest",
         "nodes": json.dumps(builder.notes),
+        "network": stated_ops(net),
+        "fingerprint": fingerprint(net),
         "provenance": json.dumps(net.provenance, sort_keys=True),
     }
     return builder.nir.NIRGraph(builder.nodes, builder.edges, metadata=metadata)
@@ -114,6 +118,21 @@ def write_nir(net: IntegerNetwork, path: Path) -> None:
             # nir before 1.0.6 fails on v_reset; 1.0.6 and later take a missing one for 0, which is what it is.
             for node in file["node/nodes"].values():
                 node.pop("v_reset", None)
+
+
+def stated_ops(net: IntegerNetwork) -> str:
+    """Return what a NIR file states of the ops: everything but the weights, as JSON."""
+    entries = []
+    for op in net.ops:
+        entry: dict[str, Any] = {"type": type(op).__name__}
+        for each in fields(op):
+            value = getattr(op, each.name)
+            if each.name == "weight":
+                entry["weight_shape"] = list(value.shape)
+            elif each.init:
+                entry[each.name] = value.tolist() if isinstance(value, Tensor) else value
+        entries.append(entry)
+    return json.dumps(entries)
 
 
 class _Builder:
