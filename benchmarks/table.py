@@ -18,6 +18,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "fold": Bench("model.eval() against the integer network, value by value, on CIFAR-10", "fold_cifar10"),
         "exports": Bench("every export format in every runtime that reads it, on 1,000 images", "exports"),
         "map": Bench("the mapper: verdicts, traffic against other placements, exactness of placed networks", "mapping"),
+        "train": Bench("one training step beside its float twin and its peers", "train"),
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),
         "kills": Bench("a training killed at random moments and resumed: are the final weights equal?", "kills"),
