@@ -60,15 +60,41 @@ def keep(x: Tensor, span: Span | None) -> Tensor:
     if span.bits is None:
         narrow = span.dtype
         return x.to(narrow) if narrow.itemsize < x.dtype.itemsize else x
-    byte = x.to(torch.uint8) if span.low == 0 else (x.to(torch.int16) - span.low).to(torch.uint8)
-    per_byte = 8 // span.bits
-    if per_byte == 1 or len(x) % per_byte:
+    byte = (x if span.low == 0 else x.float() - span.low).to(torch.uint8)
+    if span.bits == 8 or len(x) % (8 // span.bits):
         return byte
-    parts = byte.view(per_byte, len(x) // per_byte, *byte.shape[1:])
-    packed: Tensor = parts[0]
-    for index in range(1, per_byte):
-        packed = packed | (parts[index] << (index * span.bits))
+    packed: Tensor = _pack(byte, span.bits)
     return packed
+
+
+# Operators, so that torch.compile leaves them as they are: fused into a kernel of floats, shifts of bytes are slow.
+@torch.library.custom_op("maqd_snn::pack", mutates_args=())
+def _pack(x: Tensor, bits: int) -> Tensor:
+    per_byte = 8 // bits
+    parts = x.view(per_byte, len(x) // per_byte, *x.shape[1:])
+    packed = parts[0].clone(memory_format=torch.preserve_format)
+    for index in range(1, per_byte):
+        packed.add_(parts[index], alpha=2 ** (index * bits))
+    return packed
+
+
+@_pack.register_fake
+def _(x: Tensor, bits: int) -> Tensor:
+    return torch.empty_like(x[: len(x) * bits // 8])
+
+
+@torch.library.custom_op("maqd_snn::unpack", mutates_args=())
+def _unpack(packed: Tensor, bits: int) -> Tensor:
+    per_byte = 8 // bits
+    x = torch.empty_like(torch.cat([packed] * per_byte))
+    for index, part in enumerate(x.view(per_byte, *packed.shape)):
+        torch.bitwise_right_shift(packed, index * bits, out=part)
+    return x.bitwise_and_(2**bits - 1)
+
+
+@_unpack.register_fake
+def _(packed: Tensor, bits: int) -> Tensor:
+    return torch.empty_like(torch.cat([packed] * (8 // bits)))
 
 
 def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype) -> Tensor:
@@ -80,8 +106,6 @@ def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype) -> 
     if span is None or span.bits is None:
         return kept.to(dtype)
     if len(kept) != batch:
-        shifts = torch.arange(0, 8, span.bits, dtype=torch.uint8, device=kept.device)
-        spread = kept.unsqueeze(0) >> shifts.view(-1, *(1,) * kept.ndim)
-        kept = (spread & (2**span.bits - 1)).flatten(0, 1)
+        kept = _unpack(kept, span.bits)
     values = kept.to(dtype)
     return values if span.low == 0 else values + span.low

@@ -90,9 +90,10 @@ class Convolution(Step):
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (x,), (q,) = inputs, operands
         if self.int8:
-            z: Tensor = int8_conv2d(x.to(torch.uint8), q, self.stride, self.padding, self.dilation, self.groups)
+            levels = x.to(torch.uint8, memory_format=torch.channels_last)
+            z: Tensor = int8_conv2d(levels, q, self.stride, self.padding, self.dilation, self.groups)
             return z, ()
-        x, q = x.to(self.dtype), q.to(self.dtype)
+        x, q = x.to(self.dtype), q.to(self.dtype, memory_format=torch.channels_last)
         return F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups), ()
 
     def backward(
@@ -102,7 +103,12 @@ class Convolution(Step):
         wanted = (self.inputs[0] != 0, True, False)
         geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
         of_x, of_q, _ = torch.ops.aten.convolution_backward(
-            grad.to(self.dtype), x.to(self.dtype), q.to(self.dtype), None, *geometry, wanted
+            grad.to(self.dtype),
+            x.to(self.dtype),
+            q.to(self.dtype, memory_format=torch.channels_last),
+            None,
+            *geometry,
+            wanted,
         )
         return (of_x,), (of_q.float(),)
 
@@ -141,7 +147,7 @@ class NormAndSpike(Step):
         (z,), (gain, bias) = inputs, operands
         of = batch_statistics(z, self.reading, self.name, self.sum_over_processes)
         x = normalize(z, *batch_coefficients(of.mean, of.variance, gain, bias, self.eps))
-        k = torch.relu(x) if self.n is None else level(x, self.low, self.n).to(Span(self.low, self.n).dtype)
+        k = torch.relu(x) if self.n is None else level(x, self.low, self.n)
         samples = (of.samples,) if isinstance(of.samples, Tensor) else ()
         return k, (of.mean, of.variance, of.first, of.second, *samples)
 
@@ -204,13 +210,12 @@ class MaxPool(Pool):
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (x,) = inputs
         if not self.disjoint:
-            wide = x if x.is_floating_point() else x.float()
-            best, where = F.max_pool2d(wide, self.kernel, self.stride, self.padding, return_indices=True)
-            return best.to(x.dtype), (where.to(torch.int32),)
+            best, where = F.max_pool2d(x, self.kernel, self.stride, self.padding, return_indices=True)
+            return best, (where.to(torch.int32),)
         (kh, kw), (height, width) = self.kernel, (n // k for n, k in zip(self.size, self.kernel, strict=True))
         x = x[:, :, : height * kh, : width * kw]
         best = x[:, :, ::kh, ::kw]
-        first = torch.zeros_like(best, dtype=torch.uint8 if kh * kw <= 256 else torch.int32)
+        first = torch.zeros_like(best)  # in floating point, which fuses better than mixed types
         for index in range(1, kh * kw):
             candidate = x[:, :, index // kw :: kh, index % kw :: kw]
             first = torch.where(candidate > best, torch.full_like(first, index), first)
@@ -229,7 +234,7 @@ class MaxPool(Pool):
             flat = grad.new_zeros(*grad.shape[:2], math.prod(self.size))
             of_x = flat.scatter_add(2, where.flatten(2).to(torch.int64), grad.flatten(2))
             return (of_x.view(*grad.shape[:2], *self.size),), ()
-        first = restore(where, self._places, len(grad), where.dtype).permute(0, 2, 3, 1)  # (B, h, w, C)
+        first = restore(where, self._places, len(grad), grad.dtype).permute(0, 2, 3, 1)  # (B, h, w, C)
         kh, kw = self.kernel
         place = torch.arange(kh * kw, device=grad.device, dtype=first.dtype).view(1, 1, kh, 1, kw, 1)
         here = first.unsqueeze(2).unsqueeze(4) == place
@@ -327,12 +332,12 @@ class Codes:
     step: float | None
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the codes in the smallest type that holds them, with the channels last in memory."""
+        """Return the codes in the smallest type that holds them."""
         q = standardize(weight)
         if self.states is not None:
             top = largest_weight_code(self.states)
             q = weight_codes(q, self.states, self.step).to(Span(-top, top).dtype)
-        return q.contiguous(memory_format=torch.channels_last) if q.ndim == 4 else q
+        return q
 
     def backward(self, grad: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of the weight, given that of its codes."""
