@@ -18,6 +18,7 @@ from maqd_snn.errors import MaqdError, unknown_name
 class Reading:
     """Over which axes, beside the positions, the statistics are taken."""
 
+    name: str
     mean_over_batch: bool
     mean_over_channels: bool
     variance_over_channels: bool
@@ -25,10 +26,10 @@ class Reading:
 
 READINGS: Mapping[str, Reading] = MappingProxyType(
     {
-        "layer": Reading(True, True, True),
-        "sample": Reading(False, True, True),
-        "channel-mean": Reading(True, False, True),
-        "batch": Reading(True, False, False),
+        "layer": Reading("layer", True, True, True),
+        "sample": Reading("sample", False, True, True),
+        "channel-mean": Reading("channel-mean", True, False, True),
+        "batch": Reading("batch", True, False, False),
     }
 )
 
@@ -55,7 +56,7 @@ class Statistics:
 
 
 def batch_statistics(
-    z: Tensor, reading: str, label: str = "normalization", sum_over_processes: SumOverProcesses | None = None
+    z: Tensor, reading: Reading, label: str = "normalization", sum_over_processes: SumOverProcesses | None = None
 ) -> Statistics:
     """Return the statistics of a mini-batch: mean = E[z] and variance = E[(z - mean)^2] over the axes of the reading.
 
@@ -64,14 +65,14 @@ def batch_statistics(
 
     Args:
         z: (B, C) or (B, C, H, W).
-        reading: a name of `READINGS`.
+        reading: one of `READINGS`.
         label: the name that errors give.
         sum_over_processes: the differentiable sum over the processes that share the batch; None for this one alone.
 
     Raises:
         MaqdError: fewer than two values for a statistic.
 
-    >>> of = batch_statistics(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), "batch")
+    >>> of = batch_statistics(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), READINGS["batch"])
     >>> of.mean.tolist(), of.variance.tolist(), of.second.tolist()
     ([[3.0, 5.0]], [[4.0, 4.0]], [13.0, 29.0])
     """
@@ -80,8 +81,8 @@ def batch_statistics(
     count = min(extent(z, mean_axes), extent(z, variance_axes))
     if count < 2:
         raise MaqdError(
-            f"{label}: the statistics of the {reading!r} normalization need at least 2 values, but an accumulator of "
-            f"shape {tuple(z.shape)} gives {count}; use a larger batch or another normalization"
+            f"{label}: the statistics of the {reading.name!r} normalization need at least 2 values, but an accumulator "
+            f"of shape {tuple(z.shape)} gives {count}; use a larger batch or another normalization"
         )
     mean = by_channel(values).sum(mean_axes, keepdim=True) / extent(z, mean_axes)
     centred = values - per_position(mean, z.ndim)
@@ -100,11 +101,12 @@ def batch_statistics(
     return Statistics(mean, variance, first, second, samples)
 
 
-def statistic_axes(reading: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def statistic_axes(reading: Reading) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the axes, beside the positions, of the mean and of the variance: 0 is the batch, 1 the channels."""
-    of = READINGS[reading]
-    mean = tuple(axis for axis, over in enumerate((of.mean_over_batch, of.mean_over_channels)) if over)
-    variance = tuple(axis for axis, over in enumerate((of.mean_over_batch, of.variance_over_channels)) if over)
+    mean = tuple(axis for axis, over in enumerate((reading.mean_over_batch, reading.mean_over_channels)) if over)
+    variance = tuple(
+        axis for axis, over in enumerate((reading.mean_over_batch, reading.variance_over_channels)) if over
+    )
     return mean, variance
 
 
@@ -178,7 +180,7 @@ class FoldableNorm(nn.Module):
         self.sum_over_processes: SumOverProcesses | None = None
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        axes = READINGS[reading]
+        self.axes = axes = READINGS[reading]
         self.register_buffer("running_mean", torch.zeros(1 if axes.mean_over_channels else channels).double())
         self.register_buffer(
             "running_second_moment", torch.ones(1 if axes.variance_over_channels else channels).double()
@@ -197,10 +199,10 @@ class FoldableNorm(nn.Module):
         """
         if not self.training:
             return self.folded()
-        of = batch_statistics(z, self.reading, self.label, self.sum_over_processes)
-        self.observe(of)
+        of = batch_statistics(z, self.axes, self.label, self.sum_over_processes)
+        self.observe(of.first.detach(), of.second.detach(), of.samples)
         a, b = batch_coefficients(of.mean, of.variance, self.gain, self.bias, self.eps)
-        return (a.squeeze(0), b.squeeze(0)) if READINGS[self.reading].mean_over_batch else (a, b)
+        return (a.squeeze(0), b.squeeze(0)) if self.axes.mean_over_batch else (a, b)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the inference pair a = gain/sqrt(variance + eps), b = bias - mean*a, each (C,) in float32.
@@ -215,13 +217,13 @@ class FoldableNorm(nn.Module):
         return a.float(), b.float()
 
     @torch.no_grad()
-    def observe(self, of: Statistics) -> None:
-        """Take the statistics of a mini-batch into the running ones."""
-        self.samples += of.samples
-        share = 1 - (1 - self.momentum) ** (of.samples / REFERENCE_BATCH)
-        weight = torch.clamp(of.samples / self.samples.double(), min=share)
-        self.running_mean.lerp_(of.first, weight)
-        self.running_second_moment.lerp_(of.second, weight)
+    def observe(self, first: Tensor, second: Tensor, samples: int | Tensor) -> None:
+        """Take the moments E[z] and E[z^2] of a mini-batch of this many samples into the running ones."""
+        self.samples += samples
+        share = 1 - (1 - self.momentum) ** (samples / REFERENCE_BATCH)
+        weight = torch.clamp(samples / self.samples.double(), min=share)
+        self.running_mean.lerp_(first, weight)
+        self.running_second_moment.lerp_(second, weight)
 
 
 def _over_processes(

@@ -59,7 +59,7 @@ def keep(x: Tensor, span: Span | None) -> Tensor:
         return x
     if span.bits is None:
         narrow = span.dtype
-        return x.to(narrow) if narrow.itemsize < x.dtype.itemsize else x
+        return _narrow(x) if narrow == torch.int16 and x.dtype.itemsize > 2 else x
     byte = (x if span.low == 0 else x.float() - span.low).to(torch.uint8)
     if span.bits == 8 or len(x) % (8 // span.bits):
         return byte
@@ -67,7 +67,28 @@ def keep(x: Tensor, span: Span | None) -> Tensor:
     return packed
 
 
-# Operators, so that torch.compile leaves them as they are: fused into a kernel of floats, shifts of bytes are slow.
+# Operators, so that torch.compile leaves them as they are: fused into a kernel of floats, shifts of bytes and 16-bit
+# integers keep all of it from being vectorized.
+@torch.library.custom_op("maqd_snn::narrow", mutates_args=())
+def _narrow(x: Tensor) -> Tensor:
+    return x.to(torch.int16)
+
+
+@_narrow.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.int16)
+
+
+@torch.library.custom_op("maqd_snn::widen", mutates_args=())
+def _widen(kept: Tensor) -> Tensor:
+    return kept.to(torch.float32)
+
+
+@_widen.register_fake
+def _(kept: Tensor) -> Tensor:
+    return torch.empty_like(kept, dtype=torch.float32)
+
+
 @torch.library.custom_op("maqd_snn::pack", mutates_args=())
 def _pack(x: Tensor, bits: int) -> Tensor:
     per_byte = 8 // bits
@@ -104,7 +125,7 @@ def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype) -> 
     [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
     """
     if span is None or span.bits is None:
-        return kept.to(dtype)
+        return (_widen(kept) if kept.dtype == torch.int16 else kept).to(dtype)
     if len(kept) != batch:
         kept = _unpack(kept, span.bits)
     values = kept.to(dtype)

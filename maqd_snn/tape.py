@@ -26,6 +26,8 @@ from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.int8 import exact, int8_conv2d
 from maqd_snn.integer.geometry import output_size
 from maqd_snn.normalization import (
+    READINGS,
+    Reading,
     SumOverProcesses,
     batch_coefficients,
     batch_statistics,
@@ -135,7 +137,7 @@ class MatrixProduct(Step):
 class NormAndSpike(Step):
     """k = clip(floor(n*(a*z + b) + 1/2), low, n) with the statistics of the batch; without levels max(0, a*z + b)."""
 
-    reading: str = "layer"
+    reading: Reading = READINGS["layer"]
     eps: float = 1e-5
     low: int = 0
     n: int | None = 1
@@ -146,10 +148,11 @@ class NormAndSpike(Step):
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (z,), (gain, bias) = inputs, operands
         of = batch_statistics(z, self.reading, self.name, self.sum_over_processes)
-        x = normalize(z, *batch_coefficients(of.mean, of.variance, gain, bias, self.eps))
+        a, b = batch_coefficients(of.mean, of.variance, gain, bias, self.eps)
+        x = normalize(z, a, b)
         k = torch.relu(x) if self.n is None else level(x, self.low, self.n)
         samples = (of.samples,) if isinstance(of.samples, Tensor) else ()
-        return k, (of.mean, of.variance, of.first, of.second, *samples)
+        return k, (of.first, of.second, of.mean, torch.rsqrt(of.variance + self.eps), a, b, *samples)
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
@@ -159,14 +162,12 @@ class NormAndSpike(Step):
         With h = gain * dL/dy and y = gain*u + bias, u = (z - mean)/deviation:
         dL/dz = (h - E[h] - u E[h u])/deviation, the averages being over the axes of mean and variance.
         """
-        (z,), (mean, variance, _, _, *samples), (gain, bias) = inputs, extras, operands
-        a, b = batch_coefficients(mean, variance, gain, bias, self.eps)
+        (z,), (_, _, mean, per_deviation, a, b, *samples), (gain, _) = inputs, extras, operands
         x, grad = normalize(z, a, b), grad.float()
         if self.n is None:
             g = torch.where(x > 0, grad, torch.zeros_like(grad))
         else:
             g = grad * staircase_derivative(x * self.n, self.low, self.n, self.surrogate) * self.n
-        per_deviation = torch.rsqrt(variance + self.eps)
         u = (z.float() - per_position(mean, z.ndim)) * per_position(per_deviation, z.ndim)
         of_bias, of_gain = by_channel(g), by_channel(g * u)  # (B, C)
         mean_axes, variance_axes = statistic_axes(self.reading)
@@ -494,7 +495,7 @@ def _matrix_product(part: layers.Linear, at: At) -> Built:
 def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
     norm = part.norm
     low, n = (0, None) if part.states is None else (part.low, part.n)
-    step = NormAndSpike(*at.wiring, norm.reading, norm.eps, low, n, part.surrogate, norm.sum_over_processes)
+    step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes)
     return step, (None if n is None else Span(low, n)), at.shapes[0]
 
 

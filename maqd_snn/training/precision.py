@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.layers import NormSpike, QuantizedProduct
-from maqd_snn.normalization import Statistics
 from maqd_snn.tape import Operands, Tape, Tensors, tape_of
 
 
@@ -117,8 +116,8 @@ class TrainingForward(nn.Module):
         """Take the statistics of a step into the running ones."""
         for norm, extra in zip(self._norms, extras, strict=True):
             if norm is not None:
-                mean, variance, first, second, *samples = extra
-                norm.observe(Statistics(mean, variance, first, second, samples[0] if samples else batch))
+                first, second, _, _, _, _, *samples = extra
+                norm.observe(first, second, samples[0] if samples else batch)
 
     def _noting_rounded(self, watch: Watch) -> Watch:
         def noting(name: str, output: Tensor) -> None:
