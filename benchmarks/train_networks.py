@@ -108,7 +108,7 @@ def _plain_conv(inputs: int, outputs: int) -> nn.Module:
 def _twin(compiled: bool, layout: torch.memory_format, dtype: torch.dtype | None = None) -> Network:
     def make(setting: Setting) -> Ready:
         module = _stack(setting, _plain_conv, lambda channels: [nn.BatchNorm2d(channels), nn.ReLU()])
-        module = module.to(setting.device).to(memory_format=layout)
+        module = module.to(setting.device).to(memory_format=layout)  # type: ignore[call-overload]
         run = torch.compile(module, dynamic=False) if compiled else module
 
         def forward(x: Tensor) -> Tensor:
@@ -137,7 +137,8 @@ def _brevitas(setting: Setting) -> Ready:
 
     def conv(inputs: int, outputs: int) -> nn.Module:
         bits = 8 if inputs == 3 else 2  # narrow range: two bits are three weight states
-        return QuantConv2d(inputs, outputs, 3, padding=1, bias=False, weight_bit_width=bits)
+        module: nn.Module = QuantConv2d(inputs, outputs, 3, padding=1, bias=False, weight_bit_width=bits)
+        return module
 
     module = _stack(setting, conv, lambda channels: [nn.BatchNorm2d(channels), QuantReLU(bit_width=1)])
     return Ready(module.to(setting.device), module, _pixels(setting))
@@ -156,7 +157,7 @@ def _snntorch(steps: int) -> Callable[[Setting], Ready]:
 
         def forward(x: Tensor) -> Tensor:
             utils.reset(module)
-            total = module(x)
+            total: Tensor = module(x)
             for _ in range(steps - 1):
                 total = total + module(x)
             return total / steps
@@ -171,7 +172,8 @@ def _spikingjelly(steps: int) -> Callable[[Setting], Ready]:
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
         def conv(inputs: int, outputs: int) -> nn.Module:
-            return layer.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            module: nn.Module = layer.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            return module
 
         def act(channels: int) -> list[nn.Module]:
             return [layer.BatchNorm2d(channels), neuron.LIFNode(surrogate_function=surrogate.ATan())]

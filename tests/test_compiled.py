@@ -37,31 +37,14 @@ def _assert_close(found: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, li
         assert float((ours - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max()) + 1e-7
 
 
-@pytest.mark.slow
-def test_a_compiled_step_equals_the_plain_one(make_model, random_codes) -> None:
-    """Inductor, C++ and all; `prepare` compiles with fullgraph=True, so a graph break would be an error."""
-    model = make_model("vgg", 2, 3, plan="8-8-M-8", input_shape=(3, 8, 8)).train()
-    plain = copy.deepcopy(model)
-    codes = random_codes(model)
-    forward = prepare(model, "int8-forward", compiled=True)
-    _assert_close(_step(model, forward, codes), _step(plain, plain, codes))
-    for (name, buffer), (_, expected) in zip(model.named_buffers(), plain.named_buffers(), strict=True):
-        torch.testing.assert_close(buffer, expected, rtol=1e-5, atol=1e-5, msg=name)
-    seen: dict[str, Tensor] = {}
-    watched = forward(codes, seen.__setitem__)  # the same tape, uncompiled
-    assert set(seen) == {"input", *model.names}
-    torch.testing.assert_close(watched, plain(codes), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("resnet", {"signed": True, "norm": "lbn-channel-mean"}),
-        ("mlp", {"norm": "lbn-sample"}),
-        ("vgg", {"pool_first": True, "norm": "batchnorm", "plan": "8-M-8-S"}),
+        ("resnet", {"signed": True, "norm": "lbn-channel-mean", "plan": "4-8", "input_shape": (2, 4, 4)}),
+        ("vgg", {"pool_first": True, "norm": "batchnorm", "plan": "4-M-4-S"}),
     ],
 )
-def test_every_family_traces_without_a_break(make_model, random_codes, monkeypatch, family, options) -> None:
+def test_a_step_traces_without_a_break(make_model, random_codes, monkeypatch, family, options) -> None:
     """Traced with the backend that only records, so that what is tested here is the graph and not the compiler."""
     compile_ = torch.compile
     monkeypatch.setattr(
@@ -94,11 +77,3 @@ def test_every_surrogate_traces_without_a_break(name: str) -> None:
     compiled = torch.compile(_Derivative(surrogate), fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(v), staircase_derivative(v, -2, 2, surrogate))
-
-
-@pytest.mark.parametrize("family", ["vgg", "resnet", "mlp"])
-def test_a_model_compiled_by_its_user_has_no_break(make_model, random_codes, family: str) -> None:
-    model = make_model(family, 2, 3).train()
-    plain, codes = copy.deepcopy(model), random_codes(model)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    _assert_close(_step(model, compiled, codes), _step(plain, plain, codes))
