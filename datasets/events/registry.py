@@ -12,9 +12,11 @@ from maqd_snn.datasets.events.dat import DatFormat
 from maqd_snn.datasets.events.evt2 import Evt2Format, Evt21Format
 from maqd_snn.datasets.events.evt3 import Evt3Format
 from maqd_snn.datasets.events.five_byte import FiveByteFormat
+from maqd_snn.datasets.events.foreign import Aedat4Format, EventStreamFormat, Hdf5Format
 from maqd_snn.datasets.events.numpy_files import NpyFormat, NpzFormat
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
 from maqd_snn.datasets.events.source import open_source
+from maqd_snn.datasets.events.text import TextFormat
 from maqd_snn.errors import MaqdError, unknown_name
 
 FORMATS: dict[str, EventFormat] = {
@@ -26,9 +28,13 @@ FORMATS: dict[str, EventFormat] = {
         Evt21Format(),
         Evt3Format(),
         DatFormat(),
+        Aedat4Format(),
+        EventStreamFormat(),
+        Hdf5Format(),
         NpyFormat(),
         NpzFormat(),
         FiveByteFormat(),
+        TextFormat(),
     )
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from maqd_snn.commands import bench, chips, evaluate, export, map, plot, report, run, stream, train, verify
+from maqd_snn.commands import bench, chips, data, evaluate, export, map, plot, report, run, stream, train, verify
 from maqd_snn.commands.common import Command
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "verify": verify.COMMAND,
         "chips": chips.COMMAND,
         "map": map.COMMAND,
+        "data": data.COMMAND,
         "stream": stream.COMMAND,
         "plot": plot.COMMAND,
         "bench": bench.COMMAND,

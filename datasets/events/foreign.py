@@ -1,0 +1,140 @@
+"""Formats that C libraries of others read: they run in a process of their own, under a limit of memory.
+
+A damaged file may crash such a library, hang it, or make it ask for any amount of memory. So a worker process reads the
+file and sends events in slices over a pipe; here they are checked, as all are. What ends the worker ends in one
+EventFileError. HDF5 is read so, too.
+"""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
+from maqd_snn.datasets.events.source import open_source
+from maqd_snn.datasets.events.tables import Table, TableFormat
+from maqd_snn.errors import MissingExtraError
+
+WORKER = Path(__file__).with_name("foreign_worker.py")
+MEMORY = 48 * 2**20  # that a worker may take for its work, beyond its libraries
+TIMEOUT = 60.0  # seconds without a sign of life
+_MISSING = 3  # exit code of the worker where its library is not installed
+_EXTRAS = {"h5py": "maqd-snn itself", "faery": "events"}
+
+
+class ForeignFormat(TableFormat):
+    """A format that the worker reads with `package`."""
+
+    package: str
+    reader: str  # a key of the worker's READERS
+
+    @contextmanager
+    def open_table(self, path: Path, options: ReadOptions) -> Iterator[Table]:
+        with open_source(path):
+            pass
+        command = [sys.executable, "-P", str(WORKER), self.reader, str(path.resolve()), str(MEMORY)]
+        process = subprocess.Popen(
+            [*command, str(options.max_bytes)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        try:
+            assert process.stdout is not None
+            head = self._numbers(path, process, 3)
+            count, width, height = head
+            sensor = (width, height) if width > 0 and height > 0 else None
+            yield Table(count if count >= 0 else None, sensor, self._slices(path, process))
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+    def _slices(self, path: Path, process: "subprocess.Popen[bytes]") -> Iterator[Events]:
+        while True:
+            (count,) = self._numbers(path, process, 1)
+            if count == 0:
+                return
+            events = np.empty(count, EVENT_DTYPE)
+            self._fill(path, process, events.view(np.uint8).data)
+            yield events
+
+    def _numbers(self, path: Path, process: "subprocess.Popen[bytes]", count: int) -> tuple[int, ...]:
+        numbers = np.empty(count, np.int64)
+        self._fill(path, process, numbers.view(np.uint8).data)
+        return tuple(numbers.tolist())
+
+    def _fill(self, path: Path, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        done = 0
+        while done < len(buffer):
+            ready, _, _ = select.select([pipe], [], [], TIMEOUT)
+            if not ready:
+                raise EventFileError(path, f"{self.package} gave no event for {TIMEOUT:.0f} s and was ended")
+            data = os.read(pipe, min(len(buffer) - done, 2**20))
+            if not data:
+                raise self._why(path, process)
+            buffer[done : done + len(data)] = data
+            done += len(data)
+
+    def _why(self, path: Path, process: "subprocess.Popen[bytes]") -> Exception:
+        code = process.wait()
+        said = process.stderr.read(2000).decode("utf-8", "replace").strip() if process.stderr else ""
+        if code == _MISSING:
+            return MissingExtraError(self.package, _EXTRAS[self.package], f"reading {self.title}")
+        if code == 1 and said:
+            return EventFileError(path, said.splitlines()[-1])
+        return EventFileError(
+            path,
+            f"{self.package} crashed on it, or needed more than {MEMORY >> 20} MB beyond the events (exit code "
+            f"{code}): the file is damaged",
+        )
+
+
+class Aedat4Format(ForeignFormat):
+    """Reader of AEDAT 4, through faery."""
+
+    name = "aedat4"
+    title = "AEDAT 4 of DV (through faery)"
+    suffixes = (".aedat4",)
+    package, reader = "faery", "aedat4"
+
+    def matches(self, head: bytes) -> bool:
+        return head.startswith(b"#!AER-DAT4.0")
+
+
+class EventStreamFormat(ForeignFormat):
+    """Reader of Event Stream, through faery."""
+
+    name = "es"
+    title = "Event Stream (through faery)"
+    suffixes = (".es",)
+    package, reader = "faery", "es"
+
+    def matches(self, head: bytes) -> bool:
+        return head.startswith(b"Event Stream")
+
+
+class Hdf5Format(ForeignFormat):
+    """Reader of HDF5: t, x, y and p (also in a group such as `events` or `CD/events`), or one dataset of records.
+
+    DSEC's files have `t_offset`, which is added to every time; their `ms_to_idx` is not needed.
+    """
+
+    name = "hdf5"
+    title = "HDF5: t, x, y, p in a group, or records (DSEC and others)"
+    suffixes = (".h5", ".hdf5")
+    package, reader = "h5py", "hdf5"
+
+    def matches(self, head: bytes) -> bool:
+        return head.startswith(b"\x89HDF\r\n\x1a\n")
