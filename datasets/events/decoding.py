@@ -6,9 +6,10 @@ a block for each thread is in memory beside the result; the same code, run in or
 """
 
 import os
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from maqd_snn.datasets.events.source import Bytes, Source, open_source
 
 MAX_THREADS = 4
 _SMALL = 2**20  # a file that is not worth a second thread
+_KEPT = threading.local()
+_KEPT_BYTES = 2**20  # a larger block has memory of its own
 
 Map = Callable[..., Iterable[Any]]
 
@@ -109,7 +112,7 @@ class BlockFormat(EventFormat):
 
             def decode(block: Block, end: int) -> int:
                 out = events[end - block.count : end]
-                data = np.empty(block.length, np.uint8)
+                data = _buffer(block.length)
                 source.fill(data, block.offset)
                 self.decode(data, block.state, out)
                 return first_impossible(out, limits, BEGINNING)
@@ -135,7 +138,7 @@ class BlockFormat(EventFormat):
             limits = limits_of(sensor or self.largest, options.unordered)
             last, total = BEGINNING, 0
             for block in self.plan(source, body, damage, map):
-                data = np.empty(block.length, np.uint8)
+                data = _buffer(block.length)
                 source.fill(data, block.offset)
                 events = np.empty(block.count, EVENT_DTYPE)
                 self.decode(data, block.state, events)
@@ -209,7 +212,7 @@ class WordFormat(BlockFormat):
         assumed = self.assumed(body.state)
 
         def scan(offset: int, state: State = assumed) -> State:
-            data = np.empty(min(self.block_bytes, body.end - offset), np.uint8)
+            data = _buffer(min(self.block_bytes, body.end - offset))
             source.fill(data, offset)
             summary = np.zeros(self.summary_size, np.int64)
             self.scan(data, state, summary)
@@ -282,11 +285,57 @@ def _first_bad(
     return None
 
 
+def _buffer(length: int) -> Bytes:
+    """Return memory of the thread for one block: it keeps its pages, where a new array would take them block by block.
+
+    The bytes are valid until the thread asks again.
+    """
+    kept: Bytes | None = getattr(_KEPT, "buffer", None)
+    if kept is None or len(kept) < length:
+        kept = np.empty(length, np.uint8)
+        if length <= _KEPT_BYTES:
+            _KEPT.buffer = kept
+    return kept[:length]
+
+
 @contextmanager
 def _threads(size: int) -> Iterator[Map]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if size < _SMALL or cores == 1:
         yield map
         return
-    with ThreadPoolExecutor(min(cores, MAX_THREADS)) as pool:
-        yield pool.map
+    with ThreadPoolExecutor(min(cores, MAX_THREADS) - 1) as pool:
+
+        def each(work: Callable[..., Any], *arguments: Iterable[Any]) -> Iterable[Any]:
+            return _in_threads(pool, min(cores, MAX_THREADS), work, list(zip(*arguments, strict=True)))
+
+        yield each
+
+
+def _in_threads(
+    pool: ThreadPoolExecutor, threads: int, work: Callable[..., Any], calls: list[tuple[Any, ...]]
+) -> list[Any]:
+    """Return work(*call) of every call. The calling thread works too: one that only waited would be woken every block.
+
+    Raises what the first of the failed calls raised; none is begun after a failure.
+    """
+    results: list[Any] = [None] * len(calls)
+    errors: dict[int, BaseException] = {}
+    numbers = iter(range(len(calls)))
+
+    def worker() -> None:
+        for number in numbers:  # each number goes to one thread: a range's iterator moves on in one step
+            if errors and min(errors) < number:
+                return
+            try:
+                results[number] = work(*calls[number])
+            except BaseException as error:  # raised below, in the calling thread
+                errors[number] = error
+                return
+
+    others = [pool.submit(worker) for _ in range(threads - 1)]
+    worker()
+    wait(others)
+    if errors:
+        raise errors[min(errors)]
+    return results

@@ -67,7 +67,18 @@ def _inside(events: Events, limits: State) -> NDArray[np.bool_]:
 @no_type_check
 def _first_impossible(events, limits, last):
     width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
-    for i in range(len(events)):
+    ahead, checked = last, np.uint64(0)
+    while checked < len(events):  # without branches, a part at a time, up to the part that holds one
+        end = min(checked + np.uint64(1024), np.uint64(len(events)))
+        bad = False
+        for i in range(checked, end):
+            t, xy = events[i].t, events[i].xy
+            bad |= ((xy & 0xFFFF) >= width) | ((xy >> 16) >= height) | (ordered & (t < ahead))
+            ahead = t
+        if bad:
+            break
+        checked, last = end, ahead
+    for i in range(checked, len(events)):
         t, xy = events[i].t, events[i].xy
         if (xy & 0xFFFF) >= width or (xy >> 16) >= height or (ordered and t < last):
             return i
