@@ -21,6 +21,7 @@ from maqd_snn.neuromorphic.hardware import (
     write_description,
 )
 from maqd_snn.neuromorphic.hardware.description import canonical, describe
+from maqd_snn.neuromorphic.hardware.matching import relaxed
 from maqd_snn.neuromorphic.hardware.placing import random_traffic
 
 # Plans of 8x8 digits; wide enough to be cut on several chips, small enough for the single ones.
@@ -420,3 +421,14 @@ def test_data_that_does_not_hold_its_shape_is_refused_before_it_runs(file, tmp_p
         run_cores(read_description(file), digits.numpy() + 1)
     with pytest.raises(MaqdError, match="expected integer codes"):
         run_cores(read_description(file), digits.numpy()[:, 0])
+
+
+def test_a_placement_does_not_depend_on_the_global_generator():
+    flow, apart = np.random.default_rng(1).random((2, 8, 8))
+    before = relaxed(flow, apart)
+    state = np.random.get_state()  # noqa: NPY002
+    try:
+        np.random.seed(5)  # noqa: NPY002
+        assert relaxed(flow, apart).tolist() == before.tolist()
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
