@@ -178,19 +178,19 @@ class Evt3Format(WordFormat):
 def _scan(words, state, summary):
     count, first_bad, bads, orphans, wraps = 0, 0, 0, 0, 0
     begin, high = np.int64(-1), np.int64(-1)
-    low_before, low_after = np.int64(-1), np.int64(-1)
+    low_before, low = np.int64(-1), np.int64(-1)  # since the first high time, or the beginning
     row, base, polarity, moved = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(0)
     timed, placed, based = state[1] >= 0, state[3] >= 0, state[4] >= 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind = word >> 12
-        if kind == 2:
-            count += 1
-            if not (timed and placed):
-                orphans += 1
-        elif kind == 0:
-            row = word & 0x7FF
-            placed = True
+        if (0b1000101 >> kind) & 1:  # row, event, low time: in no order that could be foretold, so no branches
+            is_event, is_row, is_low = np.int64(kind == 2), -np.int64(kind == 0), -np.int64(kind == 6)
+            count += is_event
+            orphans += is_event & np.int64(not (timed and placed))
+            row = (row & ~is_row) | (word & 0x7FF & is_row)
+            placed = placed | (kind == 0)
+            low = (low & ~is_low) | (word & 0xFFF & is_low)
         elif kind == 4 or kind == 5:
             mask = word & 0xFFF if kind == 4 else word & 0xFF
             moved += 12 if kind == 4 else 8
@@ -203,26 +203,25 @@ def _scan(words, state, summary):
         elif kind == 3:
             base, polarity, moved = word & 0x7FF, (word >> 11) & 1, 0
             based = True
-        elif kind == 6:
-            if begin < 0:
-                low_before = word & 0xFFF
-            else:
-                low_after = word & 0xFFF
         elif kind == 8:
             now = word & 0xFFF
             if begin < 0:
                 begin = now
+                low_before, low = low, np.int64(-1)
             else:
                 if high - now > 2048:
                     wraps += 1
                 if high != now:
-                    low_after = 0
+                    low = np.int64(0)
             high = now
             timed = True
         elif (0b1100010111111101 >> kind) & 1 == 0:
             if bads == 0:
                 first_bad = i
             bads += 1
+    low_after = low
+    if begin < 0:
+        low_before, low_after = low, np.int64(-1)
     summary[0], summary[1], summary[2], summary[3] = count - orphans, first_bad, bads, orphans
     summary[4], summary[5], summary[6], summary[7], summary[8] = begin, high, wraps, low_before, low_after
     summary[9], summary[10], summary[11], summary[12] = row, base, polarity, moved
@@ -233,18 +232,21 @@ def _scan(words, state, summary):
 def _decode(words, state, out):
     added, high, low, row, base, polarity = state[0], state[1], state[2], state[3], state[4], state[5]
     time = added + (high << 12) + low
-    event = np.uint64(0)
+    event, total = np.uint64(0), np.uint64(len(out))
     for i in range(len(words)):
+        if event == total:
+            break
         word = np.int64(words[i])
         kind = word >> 12
-        if kind == 2:
-            if high >= 0 and row >= 0:
-                out[event].t = time
-                out[event].xy = np.uint32((word & 0x7FF) | row << 16)
-                out[event].p = np.uint8((word >> 11) & 1)
-                event += np.uint64(1)
-        elif kind == 0:
-            row = word & 0x7FF
+        if (0b1000101 >> kind) & 1:  # as in the scan; what is no event is written, and written over
+            is_row, is_low = -np.int64(kind == 0), -np.int64(kind == 6)
+            out[event].t = time
+            out[event].xy = np.uint32((word & 0x7FF) | row << 16)
+            out[event].p = np.uint8((word >> 11) & 1)
+            event += np.uint64((kind == 2) & (high >= 0) & (row >= 0))
+            row = (row & ~is_row) | (word & 0x7FF & is_row)
+            low = (low & ~is_low) | (word & 0xFFF & is_low)
+            time = added + (high << 12) + low
         elif kind == 4 or kind == 5:
             mask = word & 0xFFF if kind == 4 else word & 0xFF
             if high >= 0 and row >= 0 and base >= 0:
@@ -261,9 +263,6 @@ def _decode(words, state, out):
                 base += 12 if kind == 4 else 8
         elif kind == 3:
             base, polarity = word & 0x7FF, (word >> 11) & 1
-        elif kind == 6:
-            low = word & 0xFFF
-            time = added + (high << 12) + low
         elif kind == 8:
             now = word & 0xFFF
             if high - now > 2048:

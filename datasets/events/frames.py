@@ -156,7 +156,7 @@ def slice_by_time(
     """
     check_events(events)
     if span is None:
-        span = (int(events["t"].min()), int(events["t"].max()) + 1) if len(events) else (0, 1)
+        span = _span(events) if len(events) else (0, 1)
     begin, end = span
     if end <= begin:
         raise MaqdError(f"expected a span (begin, end) with begin < end, got {span}")
@@ -204,6 +204,25 @@ def to_frames(events: Events, sensor: tuple[int, int], scheme: FrameScheme) -> N
             span = (begin, begin + scheme.slices * scheme.window_us)
         frames = slice_by_time(events, sensor, scheme.slices, span=span, **levels)
     return frames if scheme.layout == "stream" else frames.reshape(-1, *frames.shape[2:])
+
+
+def _span(events: Events) -> tuple[int, int]:
+    """Return the first time and the one just behind the last."""
+    if not fast() or not (events.flags.c_contiguous and events.flags.writeable):
+        return int(events["t"].min()), int(events["t"].max()) + 1
+    ends = np.empty(2, np.int64)
+    compiled(span_kernel, "es")(events, ends)
+    return int(ends[0]), int(ends[1]) + 1
+
+
+def span_kernel(events, ends):  # type: ignore[no-untyped-def]
+    """Set `ends` to the smallest and the largest time of events, at least one, for numba."""
+    first = last = events[0].t
+    for index in range(len(events)):
+        t = events[index].t
+        first, last = min(first, t), max(last, t)
+    ends[0], ends[1] = first, last
+    return 0
 
 
 def _count(

@@ -154,8 +154,7 @@ def _decode(words, state, out):
         if address & ignored:
             continue
         raw = np.int64(np.uint32(time))
-        if last - raw > 2147483648:
-            added += 4294967296
+        added += np.int64(last - raw > 2147483648) << 32
         last = raw
         out[event].t = raw + added
         out[event].xy = np.uint32(((address >> x_shift) & x_mask) | (((address >> y_shift) & y_mask) << 16))
