@@ -118,7 +118,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "",
         ),
         "json": Format(
-            "hardware description in JSON: layers, neurons, synapses, bits, thresholds, checksums",
+            "hardware description in JSON: layers, synapses, bits, thresholds, checksums",
             "network.hardware.json",
             write_json_description,
             "",

@@ -18,7 +18,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     chip_options(parser, required=False)
     parser.add_argument("--samples", type=int, default=100, help="chip-json: test images to place by (default: 100)")
     data_options(parser)
-    parser.epilog = f"{formats_text()}\n  {CHIP_JSON:8s} the network placed on a chip, core by core; needs --chip"
+    parser.epilog = f"{formats_text()}\n  {CHIP_JSON:20s} the network placed on a chip, core by core; needs --chip"
 
 
 def _export_chip(options: Options) -> int:
