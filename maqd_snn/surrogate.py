@@ -6,7 +6,7 @@ Axis letters: none here, everything is elementwise. u is the distance to a thres
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -110,10 +110,15 @@ class External:
     """
 
     function: Callable[[Tensor], Tensor]
+    key: int = field(init=False, repr=False, compare=False)  # where compiled code finds the callable
+
+    def __post_init__(self) -> None:
+        _CALLABLES[id(self.function)] = self.function
+        object.__setattr__(self, "key", id(self.function))
 
     def derivative(self, u: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            h: Tensor = _opaque_derivative(u, _key(self.function))
+            h: Tensor = _opaque_derivative(u, self.key)
             return h
         return _derivative_of(self.function, u)
 
@@ -135,12 +140,6 @@ def _derivative_of(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
 # Compiled code cannot trace another library's autograd function. It calls an operator instead, which finds the callable
 # by its key.
 _CALLABLES: dict[int, Callable[[Tensor], Tensor]] = {}
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _key(function: Callable[[Tensor], Tensor]) -> int:
-    _CALLABLES[id(function)] = function
-    return id(function)
 
 
 @torch.library.custom_op("maqd_snn::surrogate_derivative", mutates_args=())
