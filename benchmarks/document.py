@@ -6,14 +6,20 @@ from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
 
 
-def replace_between(path: Path, begin: str, end: str, text: str) -> None:
-    """Write `text` between the lines `begin` and `end` of the document, atomically.
+def around(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return what stands before the line `begin` and behind the line `end` of the document.
 
     Raises:
         MaqdError: the document does not hold each marker once.
     """
-    old = path.read_text(encoding="utf-8")
-    if old.count(begin) != 1 or old.count(end) != 1:
-        raise MaqdError(f"{str(path)!r} has no place for the table: expected the lines {begin} and {end} once each")
-    before, rest = old.split(begin)
-    write_text(path, f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    text = path.read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise MaqdError(f"{str(path)!r} has no place for the table: expected the lines {begin} and {end} in it")
+    before, rest = text.split(begin)
+    return before, rest.split(end)[1]
+
+
+def replace_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Write `text` between the lines `begin` and `end` of the document, atomically; raises as `around` does."""
+    before, after = around(path, begin, end)
+    write_text(path, f"{before}{begin}\n{text}\n{end}{after}")

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from maqd_snn.benchmarks.document import replace_between
 from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
@@ -167,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         where = machine()
         lines = [
-            BEGIN,
             f"Made by `maqd bench exports` on {date.today()}, {where['system']}, {where['cores']} cores, Python "
             f"{where['python']}, torch {where['torch']}: networks trained for {EPOCHS} epochs on the digits, "
             f"{len(codes):,} scans each.",
@@ -178,10 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "",
             *by_network(records),
             *([f"\nNot run yet: {', '.join(missing)}."] if missing else []),
-            END,
         ]
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        write_text(PAGE, before + "\n".join(lines) + rest.split(END)[1])
+        replace_between(PAGE, BEGIN, END, "\n".join(lines))
     return int(failed)
 
 

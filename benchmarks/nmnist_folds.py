@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from maqd_snn import datasets
+from maqd_snn.benchmarks.document import around, replace_between
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.datasets.splits import SPLIT_SEED, hold_out
 from maqd_snn.errors import MaqdError
@@ -123,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.folds < 2:
         raise MaqdError(f"--folds must be at least 2, got {options.folds}")
-    text = _between(options.write) if options.write else None
+    if options.write:
+        around(options.write, BEGIN, END)  # no place for the table: said before the work, not after it
     recipe, folds = get_recipe("nmnist"), options.folds
     if options.quick:
         recipe, folds = replace(recipe, epochs=1), 2
@@ -134,18 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fold {number + 1} of {folds}: {100 * found[-1]['accuracy']:.1f} % right", flush=True)
     lines = table(recipe, data.card.title, found)
     print(lines)
-    if text is not None:
-        write_text(options.write, f"{text[0]}{BEGIN}\n{lines}\n{END}{text[1]}")
+    if options.write:
+        replace_between(options.write, BEGIN, END, lines)
     return int(any(fold["fold_mismatches"] for fold in found))
-
-
-def _between(path: Path) -> tuple[str, str]:
-    """Return what stands before and behind the table in a document."""
-    text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise MaqdError(f"{str(path)!r} has no place for the table: expected the lines {BEGIN} and {END} in it")
-    before, rest = text.split(BEGIN)
-    return before, rest.split(END)[1]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from maqd_snn.benchmarks.document import around, replace_between
 from maqd_snn.errors import MaqdError
-from maqd_snn.files import write_text
 from maqd_snn.reporting.figures import save_figure
 from maqd_snn.reporting.units import energy_text, quantity
 from maqd_snn.runs import read_report
@@ -66,13 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    new = f"{before}{BEGIN}\n{table([read_report(run) for run in options.runs])}\n{END}{after}"
+    lines = table([read_report(run) for run in options.runs])
+    before, after = around(readme, BEGIN, END)
     if options.check:
-        return int(new != text)
-    write_text(readme, new)
+        return int(f"{before}{BEGIN}\n{lines}\n{END}{after}" != readme.read_text(encoding="utf-8"))
+    replace_between(readme, BEGIN, END, lines)
     save_figure(read_report(options.figure_of or options.runs[-1]), ROOT / "docs" / "overview.png")
     return 0
 

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maqd_snn.benchmarks.document import replace_between
 from maqd_snn.benchmarks.train_networks import NETWORKS, Ready, Setting
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
@@ -278,15 +279,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _write(document: Path, text: str) -> None:
-    old = document.read_text(encoding="utf-8") if document.is_file() else f"{BEGIN}\n{END}\n"
-    if BEGIN not in old or END not in old:
-        raise MaqdError(f"{str(document)!r} has no markers {BEGIN!r} and {END!r} to write the figures between")
-    before, rest = old.split(BEGIN)
-    _, after = rest.split(END)
-    write_text(document, f"{before}{BEGIN}\n{text}\n{END}{after}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the document."""
     parser = argparse.ArgumentParser(
@@ -333,7 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report(setting, rounds, figures, missing)
     print(text)
     if options.out is not None or not options.quick:
-        _write(options.out or DOCUMENT, text)
+        document = options.out or DOCUMENT
+        if not document.is_file():
+            write_text(document, f"{BEGIN}\n{END}\n")
+        replace_between(document, BEGIN, END, text)
     return 0
 
 
