@@ -8,6 +8,7 @@ counts.csv  energy.csv  report.tex
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from maqd_snn.files import remove_temporaries, write_text
 from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
+from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic import FORMATS, Verification, export, verify
 from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
@@ -54,6 +56,7 @@ RUN_FILES = {
     *(RECIPE, METRICS, LAYERS, CHECKPOINT, previous(Path(CHECKPOINT)).name, MODEL, NETWORK),
     *(*EXPORTED, *PLOTS.values(), REPORT_JSON, REPORT_HTML, COUNTS_CSV, ENERGY_CSV, REPORT_TEX),
 }
+MAP_FILES = re.compile(r"map-.+\.(json|png)")  # of `maqd map`, one pair for each chip
 
 
 def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -78,7 +81,7 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         if not overwrite:
             raise MaqdError(f"{str(out)!r} holds another run; give --resume, --overwrite or another --out")
         for path in out.iterdir():
-            if path.is_file() and path.name in RUN_FILES:
+            if path.is_file() and (path.name in RUN_FILES or MAP_FILES.fullmatch(path.name)):
                 path.unlink()
             elif path.name == TENSORBOARD and path.is_dir():
                 shutil.rmtree(path)
@@ -259,6 +262,15 @@ def make_report(
         "samples": sample_records(net, splits.test.codes, splits.test.labels),
         "exports": [entry.to_dict() for entry in exports],
     }
+
+
+def kept_mapping(run: Path, net: IntegerNetwork) -> dict[str, Any] | None:
+    """Return the mapping in the report of a run, where it is one of this very network; else None."""
+    try:
+        mapping = read_report(run).get("mapping")
+    except MaqdError:  # no report yet, or one that is about to be replaced
+        return None
+    return mapping if isinstance(mapping, dict) and mapping.get("network") == fingerprint(net) else None
 
 
 def machine() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from maqd_snn.neuromorphic.hardware.drawing import draw
 from maqd_snn.neuromorphic.hardware.remedies import changed
 from maqd_snn.neuromorphic.hardware.report import map_network
 from maqd_snn.neuromorphic.hardware.text import text_plan, text_traffic
+from maqd_snn.runs import kept_mapping
 
 GOOD = """
 schema = 1
@@ -261,3 +262,11 @@ def test_the_report_of_a_run_shows_every_mapped_chip(tmp_path, capsys):
     page = (out / "report.html").read_text()
     for words in ("On hardware", "fits Intel Loihi 1", "does not fit SynSense Speck 2f", "synapse_bits"):
         assert words in page
+    assert main(["report", str(out), "--samples", "10"]) == 0
+    assert json.loads((out / "report.json").read_text())["mapping"] == mapping
+    net = maqd_snn.load(out / "network.h5")
+    assert kept_mapping(out, net) == mapping
+    assert kept_mapping(out, small_net(8)) is None  # of another network
+    (out / "map-notes.txt").write_text("the user's own")
+    assert main(["train", "digits", "--out", str(out), "--overwrite", *train[:5]]) == 0
+    assert [path.name for path in out.glob("map-*")] == ["map-notes.txt"]

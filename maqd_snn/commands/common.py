@@ -220,11 +220,13 @@ def write_report(
     from maqd_snn.reporting.html import html_report
     from maqd_snn.reporting.tables import counts_csv, energy_csv, latex_tables
     from maqd_snn.reporting.text import text_report
-    from maqd_snn.runs import COUNTS_CSV, ENERGY_CSV, REPORT_HTML, REPORT_JSON, REPORT_TEX, make_report
+    from maqd_snn.runs import COUNTS_CSV, ENERGY_CSV, REPORT_HTML, REPORT_JSON, REPORT_TEX, kept_mapping, make_report
 
     report = make_report(net, splits, simulation, exports, profiles)
     if options.compare:
         report["compare"] = compare(net, splits.test.codes[: options.samples])
+    if mapping := kept_mapping(out, net):
+        report["mapping"] = mapping
     if options.csv:
         write_text(out / COUNTS_CSV, counts_csv(report))
         write_text(out / ENERGY_CSV, energy_csv(report))

@@ -4,8 +4,9 @@
 
 `report["mapping"]` is optional plain values: {"title": text, "text": text, "facts": [[name, value], ...],
 "tables": [{"caption": text, "columns": [text, ...], "rows": [[text, ...], ...]}, ...], "figures": [{"caption": text,
-"media": "image/png" or "image/svg+xml", "data": base64 text}, ...]}; every part but the title may be missing. All texts
-are escaped; figures are shown as images, in which nothing can run or be fetched.
+"media": "image/png" or "image/svg+xml", "data": base64 text}, ...]}; every part but the title may be missing.
+"network" is the fingerprint of the network that was mapped. All texts are escaped; figures are shown as images, in
+which nothing can run or be fetched.
 """
 
 from typing import Any

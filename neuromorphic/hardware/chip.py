@@ -121,7 +121,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "local_pj": Key("price", "energy of one message within a tile, in pJ"),
         "chip_hop_pj": Key("price", "energy of one message from chip to chip, in pJ"),
         "synop_ns": Key("price", "time of one synaptic operation in a core, in ns"),
-        "hop_ns": Key("price", "time of one message over one link, in ns"),
+        "hop_ns": Key("price", "time of one message over one link, in ns; told, in no sum"),
     }
 )
 ALWAYS = ("topology", "spikes", "input", "scores", "cores", "max_pool", "convolution")

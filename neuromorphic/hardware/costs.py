@@ -242,7 +242,7 @@ def traffic(placement: Placement, sent: Activity, flow: NDArray[np.int64] | None
 
     Energy: a message within a tile costs the chip's `local_pj`, another one its links, `hop_x_pj` and `hop_y_pj` each,
     and `chip_hop_pj` for a link between chips. Time: a layer takes at least the operations of its busiest core times
-    `synop_ns`, on average over the samples.
+    `synop_ns`, on average over the samples; what its messages take on the way (`hop_ns`) is not in it.
     """
     plan, chip = placement.plan, placement.plan.chip
     flow = flows(plan, sent) if flow is None else flow

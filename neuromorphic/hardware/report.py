@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic.hardware.costs import Activity, Traffic, activity, every_unit_once, flows, traffic
 from maqd_snn.neuromorphic.hardware.fitting import Plan, in_words
 from maqd_snn.neuromorphic.hardware.placing import place
@@ -45,9 +46,11 @@ def section(mapped: Mapped, png: bytes | None, before: Mapping[str, Any] | None 
     """Return `report["mapping"]`, as `reporting.attachments` shows it: verdicts, limits and figures of each chip.
 
     Args:
-        mapped: of `map_network`. png: its figure. before: the section so far; what it says of other chips is kept.
+        mapped: of `map_network`. png: its figure. before: the section so far; what it says of other chips is kept,
+            if it is of the same network.
     """
-    title = mapped.plan.chip.title
+    title, network = mapped.plan.chip.title, fingerprint(mapped.plan.job.net)
+    before = before if before and before.get("network") == network else {}
     facts = [[title, verdict(mapped.plan)]]
     if mapped.cost is not None:
         n, cost = mapped.cost.sent.samples, mapped.cost
@@ -74,7 +77,7 @@ def section(mapped: Mapped, png: bytes | None, before: Mapping[str, Any] | None 
     }
     kept: dict[str, list[Any]] = {key: [] for key in ("facts", "tables", "figures")}
     for key, entries in kept.items():
-        for entry in (before or {}).get(key, []):
+        for entry in before.get(key, []):
             label = entry[0] if key == "facts" else entry["caption"]
             if label != title and not label.startswith(f"{title}: "):
                 entries.append(entry)
@@ -83,6 +86,7 @@ def section(mapped: Mapped, png: bytes | None, before: Mapping[str, Any] | None 
     figures = [{"caption": caption, "media": "image/png", "data": data}] if data else []
     return {
         "title": "On hardware",
+        "network": network,
         "text": "From published limits; see docs/hardware.md. Messages are those of spikes between cores.",
         "facts": kept["facts"] + facts,
         "tables": [*kept["tables"], table],

@@ -106,6 +106,7 @@ def text_traffic(plan: Plan, cost: Traffic) -> str:
         lines.append(
             f"    time          {layer.stage}: {time} ({layer.busiest_synops:,.0f} operations in its busiest core)"
         )
+    lines.append("                  of operations alone: the time of messages on the way is not added")
     return "\n".join(lines)
 
 
