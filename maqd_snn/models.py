@@ -11,14 +11,15 @@ from types import MappingProxyType
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from maqd_snn import layers
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.graph import INPUT, InputSpec, Node, SpikingNetwork
 from maqd_snn.integer.geometry import output_size
 from maqd_snn.layers import Part
-from maqd_snn.spike import check_activation_states
-from maqd_snn.surrogate import Surrogate, as_surrogate
+from maqd_snn.spike import check_activation_states, least_squares_gain
+from maqd_snn.surrogate import Surrogate, as_surrogate, widened
 from maqd_snn.weights import check_weight_states, default_weight_step
 
 
@@ -27,6 +28,7 @@ class Quantization:
     """The states, normalization and surrogate that all layers of a model share.
 
     `edge_states` are the weight states of the first and last layer; `pool_first` pools accumulators before the norm.
+    `gain` is where every gain of the normalizations starts, None the one of least squared error (`least_squares_gain`).
     """
 
     act_states: int | None = 2
@@ -35,6 +37,8 @@ class Quantization:
     signed: bool = False
     norm: str = "lbn"
     surrogate: str | Surrogate = "rectangle"
+    surrogate_width: float = 1.0
+    gain: float | None = 1.0
     weight_step: float | None = None
     pool_first: bool = False
 
@@ -48,7 +52,20 @@ class Quantization:
             raise MaqdError(f"weight_step must be above 0 and finite, got {self.weight_step}")
         if self.norm not in layers.NORMALIZATIONS:
             raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
-        as_surrogate(self.surrogate)
+        if self.gain is not None and not 0 < self.gain < math.inf:
+            raise MaqdError(f"gain must be above 0 and finite, or none for the one of least error, got {self.gain}")
+        self.shape()
+
+    def shape(self) -> Surrogate:
+        """Return the surrogate in its width."""
+        return widened(as_surrogate(self.surrogate), self.surrogate_width)
+
+    @property
+    def first_gain(self) -> float:
+        """Where the gains of the normalizations start; in the float twin at 1, since no level waits for them."""
+        if self.act_states is None:
+            return 1.0
+        return least_squares_gain(self.act_states - 1) if self.gain is None else self.gain
 
     @property
     def edge(self) -> int | None:
@@ -82,7 +99,8 @@ class _Builder:
 
     def spike(self, name: str) -> str:
         norm = layers.make_norm(self.q.norm, self.shape[0])
-        return self.add(name, layers.NormSpike(norm, self.q.act_states, self.q.signed, self.q.surrogate))
+        nn.init.constant_(norm.gain, self.q.first_gain)
+        return self.add(name, layers.NormSpike(norm, self.q.act_states, self.q.signed, self.q.shape()))
 
     def pool(self, name: str, kind: type[layers.Pool2d], size: tuple[int, int]) -> str:
         if any(n < k for n, k in zip(self.shape[1:], size, strict=True)):
@@ -219,6 +237,8 @@ def build(
     signed: bool = False,
     norm: str = "lbn",
     surrogate: str | Surrogate | Callable[[torch.Tensor], torch.Tensor] = "rectangle",
+    surrogate_width: float = 1.0,
+    gain: float | None = 1.0,
     weight_step: float | None = None,
     pool_first: bool = False,
     zero_point: int = 0,
@@ -237,6 +257,9 @@ def build(
         signed: signed levels -n..n.
         norm: lbn, lbn-sample, lbn-channel-mean or batchnorm.
         surrogate: a name of `SURROGATES`, a `Surrogate`, or a callable of snnTorch or SpikingJelly.
+        surrogate_width: how many times as wide the surrogate is made, at the same area.
+        gain: where the gains of the normalizations start; None takes the one at which the levels describe the positive
+            half of a unit normal with least squared error.
         weight_step: distance of neighbouring hidden weight codes; None takes the one of least squared error.
         pool_first: pool accumulators before the norm instead of levels after the spike.
         zero_point, input_range, input_kind: the input codes, see `InputSpec`.
@@ -261,6 +284,8 @@ def build(
         signed=signed,
         norm=norm,
         surrogate=as_surrogate(surrogate),
+        surrogate_width=surrogate_width,
+        gain=gain,
         weight_step=weight_step,
         pool_first=pool_first,
     )

@@ -46,6 +46,7 @@ RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
     "report.json",
     "report.html",
 )
+DIAGNOSIS_JSON, DIAGNOSIS_PNG = "diagnosis.json", "diagnosis.png"
 COUNTS_CSV, ENERGY_CSV, REPORT_TEX = "counts.csv", "energy.csv", "report.tex"
 REPORT_SCHEMA = 1
 SIMULATION_BATCH = 100
@@ -54,6 +55,7 @@ EXPORTED = {file.name for entry in FORMATS.values() for file in entry.files(Path
 PLOTS: Mapping[str, str] = {name: f"{name}.png" for name in ("curves", "weights", "levels", "surrogate")}
 RUN_FILES = {
     *(RECIPE, METRICS, LAYERS, CHECKPOINT, previous(Path(CHECKPOINT)).name, MODEL, NETWORK),
+    *(DIAGNOSIS_JSON, DIAGNOSIS_PNG),
     *(*EXPORTED, *PLOTS.values(), REPORT_JSON, REPORT_HTML, COUNTS_CSV, ENERGY_CSV, REPORT_TEX),
 }
 MAP_FILES = re.compile(r"map-.+\.(json|png)")  # of `maqd map`, one pair for each chip

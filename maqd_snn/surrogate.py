@@ -6,7 +6,7 @@ Axis letters: none here, everything is elementwise. u is the distance to a thres
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -152,6 +152,38 @@ def _opaque_derivative(u: Tensor, key: int) -> Tensor:
 @_opaque_derivative.register_fake
 def _(u: Tensor, key: int) -> Tensor:
     return torch.empty_like(u)
+
+
+@dataclass(frozen=True)
+class Widened:
+    """h(u) = base(u/w)/w: another surrogate w times as wide and 1/w as high, so that its area stays.
+
+    >>> Widened(Sigmoid(4.0), 2.0).derivative(torch.zeros(1)).tolist()
+    [0.5]
+    """
+
+    base: Surrogate
+    width: float
+
+    def __post_init__(self) -> None:
+        _check_positive("width", self.width)
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.base.derivative(u / self.width) / self.width
+
+
+def widened(surrogate: Surrogate, width: float) -> Surrogate:
+    """Return the surrogate made `width` times as wide; with width 1 it is the same.
+
+    >>> widened(Triangle(), 2.0), widened(ArcTan(), 1.0)
+    (Triangle(width=2.0), ArcTan(alpha=2.0))
+    """
+    _check_positive("width", width)
+    if width == 1:
+        return surrogate
+    if isinstance(surrogate, Rectangle | Triangle):
+        return replace(surrogate, width=surrogate.width * width)
+    return Widened(surrogate, width)
 
 
 SURROGATES: Mapping[str, Callable[[], Surrogate]] = MappingProxyType(

@@ -55,7 +55,6 @@ def standardize(weight: Tensor, eps: float = 1e-5) -> Tensor:
     return ((flat - mean) / (deviation + eps)).view_as(weight)
 
 
-@lru_cache(maxsize=256)
 def default_weight_step(states: int) -> float:
     """Return the step s of least squared error E[(v - s*q(v))^2] for a unit normal v, computed by golden section.
 
@@ -67,23 +66,35 @@ def default_weight_step(states: int) -> float:
     >>> [round(default_weight_step(m), 4) for m in (2, 3, 4)]
     [0.7979, 1.224, 0.4978]
     """
-    check_weight_states(states)
+    top = largest_weight_code(states)
+    return least_squares_step(tuple(range(-top, top + 1, 1 if states % 2 else 2)))
+
+
+@lru_cache(maxsize=512)
+def least_squares_step(codes: tuple[int, ...]) -> float:
+    """Return the step s of least squared error E[(v - s*q(v))^2] for a unit normal v, q(v) the nearest of s * codes.
+
+    Args:
+        codes: rising integers, the same above and below zero.
+
+    >>> round(least_squares_step((-1, 0, 1)), 4)
+    1.224
+    """
     inverse_golden = (math.sqrt(5) - 1) / 2
     low, high = 1e-3, 4.0
     for _ in range(80):
         left, right = high - inverse_golden * (high - low), low + inverse_golden * (high - low)
-        if _squared_error(left, states) < _squared_error(right, states):
+        if _squared_error(left, codes) < _squared_error(right, codes):
             high = right
         else:
             low = left
     return (low + high) / 2
 
 
-def _squared_error(step: float, states: int) -> float:
+def _squared_error(step: float, codes: tuple[int, ...]) -> float:
     # E[(v-Q)^2] = 1 - 2 E[vQ] + E[Q^2] for levels c_1 < ... < c_M with midpoints as boundaries: E[vQ] is the sum over
     # boundaries b of (c_above - c_below) * pdf(b), E[Q^2] of (c_above^2 - c_below^2) * P(v > b), plus c_1^2.
-    top = largest_weight_code(states)
-    levels = [step * code for code in range(-top, top + 1, 1 if states % 2 else 2)]
+    levels = [step * code for code in codes]
     error = 1.0 + levels[0] ** 2
     for below, above in pairwise(levels):
         boundary = (below + above) / 2

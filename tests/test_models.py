@@ -117,3 +117,27 @@ def test_autocast_does_not_reach_evaluation():
     expected = model(codes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(model(codes), expected)
+
+
+@pytest.mark.parametrize("states", [2, 4, 16])
+def test_gains_start_where_the_levels_err_least(states):
+    """At gain g the levels err by E[(max(0, u) - k/(n g))^2], summed up here over a fine grid of the unit normal u."""
+
+    def first_gains(**options):
+        model = maqd_snn.build("vgg", input_shape=(3, 8, 8), classes=10, plan="8-M-16", **options)
+        gains = torch.cat([model.part(name).norm.gain.detach() for name in model.spiking_names()])
+        assert len(gains.unique()) == 1
+        return float(gains[0])
+
+    u = torch.linspace(-6, 6, 200_001, dtype=torch.float64)
+    density, n = torch.exp(-u.square() / 2), states - 1
+
+    def error(g):
+        k = torch.floor(n * g * u + 0.5).clamp(0, n)
+        return float((density * (u.clamp_min(0) - k / (n * g)).square()).sum())
+
+    found = first_gains(act_states=states, gain=None)
+    assert error(found) < min(error(0.99 * found), error(1.01 * found))
+    assert first_gains(act_states=states, gain=0.5) == 0.5
+    assert first_gains(act_states=states) == 1
+    assert first_gains(act_states=None, weight_states=None, gain=None) == 1

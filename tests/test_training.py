@@ -152,10 +152,10 @@ def test_the_float_twin_trains_and_does_not_fold(few, tmp_path):
         fold(result.model)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
 def test_every_optimizer_and_schedule_lowers_the_loss(few, tmp_path, optimizer, schedule):
-    lr = 6e-3 if optimizer == "adamw" else 0.1
+    lr = {"adamw": 6e-3, "sgd": 0.1, "muon": 0.1}[optimizer]
     recipe = dataclasses.replace(SMALL, optimizer=optimizer, schedule=schedule, lr=lr)
     history = fit(recipe, few, tmp_path, quiet=True).history
     assert history[-1].train_loss < history[0].train_loss
@@ -311,6 +311,9 @@ def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
         ({"act_states": 1}, "activation states must be a whole number from 2"),
         ({"weight_states": 256}, "weight states must be a whole number from 2 to 255"),
         ({"weight_step": 0.0}, "weight_step must be above 0 and finite"),
+        ({"surrogate_width": 0.0}, "surrogate parameter width must be a finite number above 0"),
+        ({"gain": -1.0}, "gain must be above 0 and finite, or none for the one of least error, got -1.0"),
+        ({"gain": math.inf}, "gain must be above 0 and finite"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),

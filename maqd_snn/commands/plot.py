@@ -45,7 +45,9 @@ def _run(options: Options) -> int:
         levels = plots.level_counts(net, splits.validation.codes[:LEVEL_IMAGES])
         figures["weights"] = plots.histograms(plots.weight_counts(net), f"{title}: weight codes", "code")
         figures["levels"] = plots.histograms(levels, f"{title}: levels on {LEVEL_IMAGES} validation images", "level")
-        figures["surrogate"] = plots.surrogate_shape(recipe.surrogate, recipe.act_states, recipe.signed, title)
+        figures["surrogate"] = plots.surrogate_shape(
+            recipe.surrogate, recipe.act_states, recipe.signed, title, recipe.surrogate_width
+        )
     for name, figure in figures.items():
         plots.save(figure, out / PLOTS[name])
         print(out / PLOTS[name])

@@ -3,7 +3,21 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from maqd_snn.commands import bench, chips, data, evaluate, export, map, plot, report, run, stream, train, verify
+from maqd_snn.commands import (
+    bench,
+    chips,
+    data,
+    diagnose,
+    evaluate,
+    export,
+    map,
+    plot,
+    report,
+    run,
+    stream,
+    train,
+    verify,
+)
 from maqd_snn.commands.common import Command
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -19,6 +33,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "data": data.COMMAND,
         "stream": stream.COMMAND,
         "plot": plot.COMMAND,
+        "diagnose": diagnose.COMMAND,
         "bench": bench.COMMAND,
     }
 )

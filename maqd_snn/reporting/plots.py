@@ -21,7 +21,7 @@ from maqd_snn.integer import IntegerNetwork
 from maqd_snn.integer.ops import Conv2d, Linear, Threshold
 from maqd_snn.reporting.figures import DENSE, EFFECTIVE, INK, SPIKES
 from maqd_snn.rounding import round_half_up
-from maqd_snn.surrogate import as_surrogate, staircase_derivative
+from maqd_snn.surrogate import as_surrogate, staircase_derivative, widened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,22 +129,72 @@ def histograms(counts: Mapping[str, tuple[Counts, Counts]], title: str, what: st
     return figure
 
 
-def surrogate_shape(name: str, act_states: int, signed: bool, title: str) -> "Figure":
+def surrogate_shape(name: str, act_states: int, signed: bool, title: str, width: float = 1.0) -> "Figure":
     """Return the staircase of levels over the normalized membrane x, and the gradient that training takes for it.
 
     Args:
-        name: of the surrogate. act_states, signed: of the network.
+        name: of the surrogate. act_states, signed: of the network. width: how many times as wide it is.
     """
     n = act_states - 1
     low = -n if signed else 0
     x = torch.linspace(low / n - 1, 2, 2001)
     figure, (axes,) = _figure(1, 1, title)
     axes.plot(x, round_half_up(n * x).clamp(low, n), color=DENSE, label="level k(x)")
-    gradient = n * staircase_derivative(n * x, low, n, as_surrogate(name))
+    gradient = n * staircase_derivative(n * x, low, n, widened(as_surrogate(name), width))
     axes.plot(x, gradient, color=SPIKES, label=f"gradient dk/dx, {name}")
     axes.set_xlabel("normalized membrane x", fontsize=8.5)
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def diagnosis(values: Mapping[str, Any], title: str) -> "Figure":
+    """Return the split of the loss, quantization errors, constant channels and gradients of `diagnosis.json`."""
+    figure, (split, errors, firing, gradients) = _figure(2, 2, title)
+    figure.set_size_inches(11, 6.5)
+    _split(split, values)
+    rows = values["errors"]
+    for start, colour, share in (("clipped", EFFECTIVE, "clipped"), ("rounded", SPIKES, "rounded")):
+        heights = [100 * (r["clipped"] if share == "clipped" else r["error"] - r["clipped"]) for r in rows]
+        below = [100 * r["clipped"] if share == "rounded" else 0.0 for r in rows]
+        errors.bar(range(len(rows)), heights, 0.7, bottom=below, color=colour, label=start)
+    _names(errors, [r["name"] for r in rows])
+    errors.set_title("quantization error, % of the mean square", fontsize=9.5)
+    errors.legend(frameon=False, fontsize=7)
+    rows = values["levels"]
+    places = range(len(rows))
+    firing.bar(places, [100 * r["rate"] for r in rows], 0.7, color=DENSE, label="neurons that fire")
+    for kind, colour, side in (("dead", INK, -0.15), ("saturated", EFFECTIVE, 0.15)):
+        shares = [100 * r[kind] / r["channels"] for r in rows]
+        firing.bar([p + side for p in places], shares, 0.3, color=colour, label=f"{kind} channels")
+    _names(firing, [r["name"] for r in rows])
+    firing.set_ylim(0, 100)
+    firing.set_title("firing neurons, dead and saturated channels, %", fontsize=9.5)
+    firing.legend(frameon=False, fontsize=7)
+    rows = values["gradients"]
+    for what, colour, side in (("slope", SPIKES, -0.2), ("correlation", EFFECTIVE, 0.2)):
+        gradients.bar([p + side for p in range(len(rows))], [r[what] for r in rows], 0.4, color=colour, label=what)
+    gradients.axhline(1, color=DENSE, linewidth=0.8, linestyle=":")
+    _names(gradients, [r["name"] for r in rows])
+    gradients.set_title("gradient against finite differences (1: equal)", fontsize=9.5)
+    gradients.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _split(axes: "Axes", values: Mapping[str, Any]) -> None:
+    bars = [(row["label"], 100 * row["accuracy"], SPIKES) for row in values["switches"]]
+    if values["twin"] is not None:
+        bars.append(("float twin", 100 * values["twin"], DENSE))
+    axes.barh(range(len(bars)), [height for _, height, _ in bars], 0.7, color=[colour for *_, colour in bars])
+    for place, (_, height, _) in enumerate(bars):
+        axes.text(height, place, f" {height:.1f}", va="center", fontsize=7, color=INK)
+    axes.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlim(max(0, min(height for _, height, _ in bars) - 10), max(height for _, height, _ in bars) + 4)
+    axes.set_title("accuracy with groups in float, %", fontsize=9.5)
+
+
+def _names(axes: "Axes", names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
 
 
 def save(figure: "Figure", path: Path) -> None:

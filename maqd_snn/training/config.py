@@ -23,7 +23,8 @@ class Recipe:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
-        layers; None is the float twin. signed, norm, surrogate, weight_step, pool_first: see `build`.
+        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain,
+        weight_step, pool_first: see `build`.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
         epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
@@ -46,6 +47,8 @@ class Recipe:
     signed: bool = False
     norm: str = "lbn"
     surrogate: str = "rectangle"
+    surrogate_width: float = 1.0
+    gain: float | None = 1.0
     weight_step: float | None = None
     pool_first: bool = False
     zero_point: int | None = None
@@ -112,6 +115,8 @@ class Recipe:
             signed=self.signed,
             norm=self.norm,
             surrogate=self.surrogate,
+            surrogate_width=self.surrogate_width,
+            gain=self.gain,
             weight_step=self.weight_step,
             pool_first=self.pool_first,
         )

@@ -93,6 +93,8 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
         signed=recipe.signed,
         norm=recipe.norm,
         surrogate=recipe.surrogate,
+        surrogate_width=recipe.surrogate_width,
+        gain=recipe.gain,
         weight_step=recipe.weight_step,
         pool_first=recipe.pool_first,
         zero_point=_zero_point(recipe, splits.train),

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from maqd_snn.training.muon import Muon
+
 
 def cosine(progress: float, warmup: float) -> float:
     """Return the share of the peak rate at `progress` in [0, 1]: a linear rise over `warmup`, then a half cosine to 0.
@@ -45,8 +47,13 @@ def _sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.opti
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
 
 
+def _muon(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.Optimizer:
+    matrices, rest = groups
+    return Muon([{**matrices, "orthogonal": True}, {**rest, "orthogonal": False}], lr=lr, momentum=momentum)
+
+
 OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], float, float], torch.optim.Optimizer]] = MappingProxyType(
-    {"adamw": _adamw, "sgd": _sgd}
+    {"adamw": _adamw, "sgd": _sgd, "muon": _muon}
 )
 
 
