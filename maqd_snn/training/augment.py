@@ -9,6 +9,7 @@ Axis letters: B batch, C channels, H height, W width; K random numbers of one sa
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -101,12 +102,12 @@ def _corners(pad: int) -> Callable[[int, Generator], Tensor]:
     return lambda count, generator: torch.randint(0, 2 * pad + 1, (2, count), generator=generator).float()
 
 
-def _draw_crop_flip(count: int, generator: Generator) -> Tensor:
-    return torch.cat([_corners(4)(count, generator), torch.rand(1, count, generator=generator)])
+def _draw_crop_flip(count: int, generator: Generator, pad: int = 4) -> Tensor:
+    return torch.cat([_corners(pad)(count, generator), torch.rand(1, count, generator=generator)])
 
 
-def _crop_flip(codes: Tensor, fill: int, drawn: Tensor) -> Tensor:
-    return flip(shift(codes, 4, fill, drawn[:2]), drawn[2])
+def _crop_flip(codes: Tensor, fill: int, drawn: Tensor, pad: int = 4) -> Tensor:
+    return flip(shift(codes, pad, fill, drawn[:2]), drawn[2])
 
 
 def _draw_crop_flip_cutout(count: int, generator: Generator) -> Tensor:
@@ -132,6 +133,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
         "shift2": Augmentation(_corners(2), lambda codes, fill, drawn: shift(codes, 2, fill, drawn)),
         "warp": Augmentation(_draw_warp, warp),
         "crop-flip": Augmentation(_draw_crop_flip, _crop_flip),
+        "crop2-flip": Augmentation(partial(_draw_crop_flip, pad=2), partial(_crop_flip, pad=2)),
         "crop-flip-cutout": Augmentation(_draw_crop_flip_cutout, _crop_flip_cutout),
         "event-warp": Augmentation(_draw_warp, _event_warp),
         "event-warp-flip": Augmentation(
