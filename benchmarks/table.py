@@ -23,6 +23,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "stream-memory": Bench("the peak memory of simulate over 10,000 and 1,000,000 samples", "stream_memory"),
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),
+        "accuracy": Bench("few states beside the float twin: whole trainings, or short ones of variants", "accuracy"),
         "kills": Bench("a training killed at random moments and resumed: are the final weights equal?", "kills"),
         "local-stats": Bench("statistics of each process's own samples: what they cost in accuracy", "local_stats"),
     }

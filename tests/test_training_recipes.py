@@ -89,6 +89,6 @@ def test_a_recipe_takes_any_states(tmp_path, monkeypatch, act_states, weight_sta
     splits = random_splits("cifar10")
     monkeypatch.setattr("maqd_snn.datasets.load_splits", lambda *_, **__: splits)
     states = ["--act-states", str(act_states), "--weight-states", str(weight_states)]
-    few = ["--batch-size", "2", "--max-steps", "1", "--quiet", "--accelerator", "cpu"]
+    few = ["--batch-size", "2", "--max-steps", "1", "--quiet", "--accelerator", "cpu", "--compile", "false"]
     assert main(["train", "cifar10-small", "--out", str(tmp_path / "run"), *few, *states]) == 0
     assert load(tmp_path / "run" / NETWORK).provenance["fold_check"]["mismatches"] == 0

@@ -39,7 +39,7 @@ from maqd_snn.training.config import Recipe
 from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
-from maqd_snn.training.precision import prepare
+from maqd_snn.training.precision import cpp_compiler, prepare
 from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
 from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
@@ -233,7 +233,9 @@ class Training:
         self.epochs = math.ceil(self.total / self.steps)
 
         self.optimizer = make_optimizer(self.model, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum)
-        self.forward = prepare(self.model.train(), recipe.precision, recipe.compile)
+        # A recipe is the same everywhere; where nothing compiles it takes longer, and the training says so.
+        self.uncompiled = recipe.compile and team.device.type == "cpu" and cpp_compiler() is None
+        self.forward = prepare(self.model.train(), recipe.precision, recipe.compile and not self.uncompiled)
         self.replica, self.stepper = team.replicate(self.forward, self.optimizer)
 
         self.history: list[Epoch] = []
@@ -260,6 +262,8 @@ class Training:
         board = Board(self.out, self.taken) if self.execution.tensorboard and self.team.writer else None
         try:
             with Progress(self.total, self.taken, quiet) as progress:
+                if self.uncompiled:
+                    progress.say("no C++ compiler was found: the steps run uncompiled, which takes about twice as long")
                 for name in self.model.wide_parts():
                     progress.say(f"{name}: sums may pass 2^24; training may round them, evaluation runs in float64")
                 while self.epoch <= self.epochs:

@@ -56,6 +56,17 @@ def cpu_has_bfloat16() -> bool:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def cpp_compiler() -> str | None:
+    """Return the C++ compiler that `torch.compile` would use on a CPU, or None where there is none."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return str(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return None
+
+
 def rounded_share(sums: Tensor) -> float:
     """Return the share of product sums that bfloat16 may round: those above 256 in magnitude.
 
