@@ -6,6 +6,9 @@ held in floating point: input codes minus the zero point, levels, and accumulato
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.integer.geometry import FLOAT32_EXACT, FLOAT64_EXACT
-from maqd_snn.normalization import BatchNorm, FoldableNorm, LayerBatchNorm
+from maqd_snn.normalization import BatchNorm, FoldableNorm, GroupNorm, LayerBatchNorm
 from maqd_snn.rounding import round_clip_codes
 from maqd_snn.spike import check_activation_states, normalize, normalize_and_level, spike
 from maqd_snn.surrogate import Surrogate, as_surrogate
@@ -188,7 +191,7 @@ class NormSpike(Part):
 
     def __init__(
         self,
-        norm: FoldableNorm,
+        norm: FoldableNorm | GroupNorm,
         states: int | None,
         signed: bool = False,
         surrogate: str | Surrogate = "rectangle",
@@ -347,12 +350,19 @@ class Readout(Part):
         return self.log_g.exp() * scores if self.quantized else scores
 
 
-NORMALIZATIONS = {"lbn": "layer", "lbn-sample": "sample", "lbn-channel-mean": "channel-mean", "batchnorm": "batch"}
+NORMALIZATIONS: Mapping[str, Callable[[int], FoldableNorm | GroupNorm]] = MappingProxyType(
+    {
+        "lbn": LayerBatchNorm,
+        "lbn-sample": partial(LayerBatchNorm, reading="sample"),
+        "lbn-channel-mean": partial(LayerBatchNorm, reading="channel-mean"),
+        "batchnorm": BatchNorm,
+        "groupnorm": GroupNorm,
+    }
+)
 
 
-def make_norm(name: str, channels: int) -> FoldableNorm:
+def make_norm(name: str, channels: int) -> FoldableNorm | GroupNorm:
     """Return the normalization `name`, one of `NORMALIZATIONS`, for this many channels."""
     if name not in NORMALIZATIONS:
         raise unknown_name("normalization", name, NORMALIZATIONS)
-    reading = NORMALIZATIONS[name]
-    return BatchNorm(channels) if reading == "batch" else LayerBatchNorm(channels, reading)
+    return NORMALIZATIONS[name](channels)

@@ -255,7 +255,7 @@ def build(
         edge_states: weight states of the first and last layer; with weight_states None they are float too.
         plan: layer widths joined by '-', see the family; None takes its default.
         signed: signed levels -n..n.
-        norm: lbn, lbn-sample, lbn-channel-mean or batchnorm.
+        norm: lbn, lbn-sample, lbn-channel-mean or batchnorm; groupnorm for comparison, which does not fold.
         surrogate: a name of `SURROGATES`, a `Surrogate`, or a callable of snnTorch or SpikingJelly.
         surrogate_width: how many times as wide the surrogate is made, at the same area.
         gain: where the gains of the normalizations start; None takes the one at which the levels describe the positive

@@ -252,3 +252,61 @@ class BatchNorm(FoldableNorm):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(channels, "batch", eps, momentum)
+
+
+class GroupNorm(nn.Module):
+    """Normalize every sample by the statistics of its own groups of channels: for comparison, since it does not fold.
+
+    y = gain * (z - mean) / sqrt(variance + eps) + bias, mean and variance over (C/G, H, W) of each sample and group, in
+    training and at inference alike. So a and b of y = a*z + b depend on the sample, and no integer threshold stands for
+    them.
+
+    Args:
+        channels: C.
+        groups: G; None takes the largest divisor of C up to 8.
+        eps: added to the variance, in squared accumulator units.
+
+    Raises:
+        MaqdError: groups that do not divide the channels; a group of fewer than two values.
+
+    Source: Wu & He, Group Normalization, arXiv 1803.08494.
+
+    >>> norm = GroupNorm(4, groups=2)
+    >>> a, b = norm.coefficients(torch.tensor([[1.0, 3.0, 10.0, 30.0]]))
+    >>> (torch.tensor([[1.0, 3.0, 10.0, 30.0]]) * a + b).round(decimals=3).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+
+    def __init__(self, channels: int, groups: int | None = None, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.groups = next(g for g in range(8, 0, -1) if channels % g == 0) if groups is None else groups
+        if self.groups < 1 or channels % self.groups:
+            raise MaqdError(f"{channels} channels cannot be split into {groups} groups")
+        self.channels, self.eps = channels, eps
+        self.label = "normalization"
+        self.gain = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, groups={self.groups}, eps={self.eps}"
+
+    def coefficients(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a and b of y = a*z + b, each (B, C)."""
+        members = z.float().reshape(len(z), self.groups, -1)
+        if members.shape[2] < 2:
+            raise MaqdError(
+                f"{self.label}: group normalization needs at least 2 values in a group, but an accumulator of shape "
+                f"{tuple(z.shape)} gives {members.shape[2]}; use fewer groups or another normalization"
+            )
+        variance, mean = torch.var_mean(members, 2, correction=0)
+        each = self.channels // self.groups
+        return batch_coefficients(
+            mean.repeat_interleave(each, 1), variance.repeat_interleave(each, 1), self.gain, self.bias, self.eps
+        )
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Refuse: there is nothing that could be folded."""
+        raise MaqdError(
+            f"{self.label}: group normalization takes its statistics from each sample, at inference too, so no integer "
+            "threshold stands for it and it cannot be folded; train with norm='lbn-channel-mean' or 'batchnorm'"
+        )

@@ -321,7 +321,7 @@ def read_network(run_or_file: Path) -> IntegerNetwork:
     """Return the integer network of a run folder, or of a network file."""
     if run_or_file.is_dir() and (run_or_file / RECIPE).is_file() and not read_recipe(run_or_file).foldable:
         raise MaqdError(
-            f"{str(run_or_file)!r} holds a float twin, which has no integer network; give a run with states"
+            f"{str(run_or_file)!r} holds no integer network ({read_recipe(run_or_file).kind}); give a run with states"
         )
     return load(run_or_file / NETWORK if run_or_file.is_dir() else run_or_file)
 

@@ -27,6 +27,7 @@ from maqd_snn.int8 import exact, int8_conv2d
 from maqd_snn.integer.geometry import output_size
 from maqd_snn.normalization import (
     READINGS,
+    GroupNorm,
     Reading,
     SumOverProcesses,
     batch_coefficients,
@@ -494,6 +495,8 @@ def _matrix_product(part: layers.Linear, at: At) -> Built:
 
 def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
     norm = part.norm
+    if isinstance(norm, GroupNorm):
+        raise MaqdError(f"{at.name}: group normalization has no written-out step; train with model(codes) itself")
     low, n = (0, None) if part.states is None else (part.low, part.n)
     step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes)
     return step, (None if n is None else Span(low, n)), at.shapes[0]

@@ -85,7 +85,7 @@ def test_pool_first_pools_accumulators():
         ({"weight_states": 1}, "weight states must be a whole number from 2 to 255, got 1"),
         ({"edge_states": 256}, "weight states must be a whole number from 2 to 255, got 256"),
         ({"weight_step": float("inf")}, "weight_step must be above 0 and finite"),
-        ({"norm": "groupnorm"}, "unknown normalization 'groupnorm'.*batchnorm, lbn"),
+        ({"norm": "layernorm"}, "unknown normalization 'layernorm'.*batchnorm, groupnorm, lbn"),
         ({"surrogate": "box"}, "unknown surrogate 'box'"),
         ({"model": "mlp", "plan": "1"}, "classifier: a filter of one weight cannot be standardized"),
         ({"model": "mlp", "plan": "99999-99999"}, "more than 2\\^31"),

@@ -10,10 +10,13 @@ from torch import Tensor
 
 import maqd_snn
 from maqd_snn import InputSpec, Node, SpikingNetwork, layers
+from maqd_snn.cli import main
 from maqd_snn.errors import MaqdError
 from maqd_snn.layers import NORMALIZATIONS, make_norm
-from maqd_snn.normalization import READINGS, BatchNorm, FoldableNorm, LayerBatchNorm
+from maqd_snn.normalization import READINGS, BatchNorm, FoldableNorm, GroupNorm, LayerBatchNorm
 from maqd_snn.spike import normalize
+from maqd_snn.tape import Operands, tape_of
+from maqd_snn.training.precision import prepare
 
 # Axes of (B, C, H, W) over which mean and variance are taken, as in DESIGN.md.
 AXES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -51,7 +54,8 @@ def awkward(norm: FoldableNorm) -> FoldableNorm:
 
 
 def test_the_readings_are_these() -> None:
-    assert set(READINGS) == set(AXES) == set(NORMALIZATIONS.values())
+    norms = [make_norm(name, 8) for name in NORMALIZATIONS if name != "groupnorm"]
+    assert set(READINGS) == set(AXES) == {norm.reading for norm in norms}
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -233,6 +237,57 @@ def test_batch_size_1_is_fine_at_inference(make_model, random_codes) -> None:
         assert torch.equal(torch.cat([model(code[None]) for code in codes]), model(codes))
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("channels", "groups", "used"), [(12, None, 6), (16, None, 8), (7, None, 7), (12, 3, 3)])
+def test_group_normalization_is_torchs(kind, channels, groups, used) -> None:
+    norm = GroupNorm(channels, groups)
+    assert norm.groups == used
+    with torch.no_grad():
+        norm.gain.copy_(torch.linspace(-1.5, 2, channels))
+        norm.bias.copy_(torch.linspace(0.7, -0.4, channels))
+    z = torch.randn(5, channels, *(4, 3) * (kind == "conv"), generator=torch.Generator().manual_seed(0)) * 9 + 4
+    if kind == "linear" and channels == used:
+        with pytest.raises(MaqdError, match=r"at least 2 values in a group, but .*\(5, 7\) gives 1; use fewer groups"):
+            norm.coefficients(z)
+        return
+    expected = F.group_norm(z, used, norm.gain, norm.bias, norm.eps)
+    for mode in (norm.train(), norm.eval()):
+        assert torch.allclose(normalize(z, *mode.coefficients(z)), expected, atol=1e-4)
+
+
+def test_group_normalization_trains_and_is_not_folded(make_model, random_codes) -> None:
+    model = make_model("vgg", 4, 3, "groupnorm")
+    with pytest.raises(MaqdError, match="^spike1: group normalization takes its statistics from each sample"):
+        maqd_snn.fold(model)
+    with pytest.raises(MaqdError, match="^spike1: group normalization has no written-out step"):
+        tape_of(model, Operands())
+    forward = prepare(model.train(), "int8-forward", compiled=True)
+    codes = random_codes(model)
+    assert torch.equal(forward(codes), model(codes))
+    forward(codes).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for n, p in model.named_parameters() if "spike" in n)
+    with pytest.raises(MaqdError, match="12 channels cannot be split into 5 groups"):
+        GroupNorm(12, 5)
+    with pytest.raises(MaqdError, match="unknown precision"):
+        prepare(model, "fp8")
+
+
+def test_group_normalization_is_trained_and_evaluated_by_the_commands(tmp_path, capsys) -> None:
+    few = ["digits", "--out", str(tmp_path / "g"), "--norm", "groupnorm", "--max-steps", "2", "--plan", "8-M-16"]
+    assert main(["run", *few]) == 2
+    assert "nor has group normalization" in capsys.readouterr().err
+    assert main(["train", *few]) == 0
+    said = capsys.readouterr()
+    assert "group normalization, nothing to fold" in said.out
+    assert "group normalization: the steps run uncompiled and in float32" in said.err
+    assert main(["eval", str(tmp_path / "g")]) == 0
+    assert "digits, group normalization, test: " in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "g")]) == 2
+    assert "holds no integer network (group normalization)" in capsys.readouterr().err
+    assert main(["train", *few, "--overwrite", "--act-states", "none", "--weight-states", "none"]) == 0
+    assert "float twin, nothing to fold" in capsys.readouterr().out
+
+
 # Layer-Batch Normalization at batch size 1: what the method is for.
 
 
@@ -296,7 +351,9 @@ def test_lbn_at_batch_size_1_moves_the_gradient_of_an_integer_conv_layer() -> No
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(MaqdError, match="unknown normalization 'layr', did you mean 'layer'"):
         FoldableNorm(3, "layr")
-    with pytest.raises(MaqdError, match="unknown normalization 'bn'.*batchnorm, lbn, lbn-channel-mean, lbn-sample"):
+    with pytest.raises(
+        MaqdError, match="unknown normalization 'bn'.*batchnorm, groupnorm, lbn, lbn-channel-mean, lbn-sample"
+    ):
         make_norm("bn", 3)
     with pytest.raises(MaqdError, match="use BatchNorm for 'batch'"):
         LayerBatchNorm(3, "batch")

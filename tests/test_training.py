@@ -307,7 +307,7 @@ def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
         ({"optimizer": "lion"}, "unknown optimizer"),
         ({"schedule": "step"}, "unknown schedule"),
         ({"augment": "mixup"}, "unknown augmentation"),
-        ({"norm": "groupnorm"}, "unknown normalization"),
+        ({"norm": "layernorm"}, "unknown normalization"),
         ({"act_states": 1}, "activation states must be a whole number from 2"),
         ({"weight_states": 256}, "weight states must be a whole number from 2 to 255"),
         ({"weight_step": 0.0}, "weight_step must be above 0 and finite"),

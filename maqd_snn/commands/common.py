@@ -196,7 +196,8 @@ def start_run(options: Options) -> Started | int:
     recipe, execution = chosen_recipe(options), chosen_execution(options)
     if options.command == "run" and not recipe.foldable:
         raise MaqdError(
-            "a float twin (--twin, states 'none') has no integer network; train it with: maqd train, then maqd eval"
+            "a float twin (--twin, states 'none') has no integer network, nor has group normalization; train it with: "
+            "maqd train, then maqd eval"
         )
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     build_model(recipe, splits)  # what is impossible is refused before anything is written

@@ -76,7 +76,7 @@ def diagnose(options: Options) -> dict[str, Any]:
     twin = None
     if options.twin is not None:
         other = read_recipe(options.twin)
-        if other.dataset != recipe.dataset or other.foldable:
+        if other.dataset != recipe.dataset or other.kind != "float twin":
             raise MaqdError(f"{str(options.twin)!r} is no float twin on {recipe.dataset}; train it with --twin")
         twin = diagnosis.accuracy(read_model(options.twin, splits), test)
     switches = diagnosis.switches(model, calibration, test)

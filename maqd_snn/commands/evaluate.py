@@ -25,8 +25,9 @@ def _run(options: Options) -> int:
     if options.part not in parts:
         raise unknown_name("part", options.part, parts)
     right = count_right(options.run, recipe, splits, data := parts[options.part])
-    kind = "integer network" if recipe.foldable else "float twin"
-    print(f"{recipe.name}, {kind}, {options.part}: {right} of {len(data)} right, accuracy {right / len(data):.4f}")
+    print(
+        f"{recipe.name}, {recipe.kind}, {options.part}: {right} of {len(data)} right, accuracy {right / len(data):.4f}"
+    )
     result = {"part": options.part, "right": right, "samples": len(data), "accuracy": right / len(data)}
     write_json(options, {**result, "recipe": asdict(recipe)})
     return 0

@@ -32,7 +32,7 @@ def _run(options: Options) -> int:
             raise MaqdError(f"{str(options.run)!r} has no {name} yet; train it for an epoch first")
         tables.append(plots.read_table(file.read_text(encoding="utf-8")))
     states = f"{recipe.act_states}-state spikes, {recipe.weight_states}-state weights"
-    title = f"{recipe.name}, {states if recipe.foldable else 'float twin'}"
+    title = f"{recipe.name}, {states if recipe.foldable else recipe.kind}"
     try:
         figures = {"curves": plots.curves(tables[0], tables[1], title)}
     except (KeyError, TypeError) as error:

@@ -20,7 +20,7 @@ def _run(options: Options) -> int:
     result = train(recipe, splits, out, options.resume, options.quiet, started.execution, started.team)
     if not result.writer:
         return 0
-    kind = "float twin, nothing to fold"
+    kind = f"{recipe.kind}, nothing to fold"
     if recipe.foldable:
         fold_run(recipe, splits, result, out)
         kind = "folded"

@@ -99,8 +99,18 @@ class Recipe:
 
     @property
     def foldable(self) -> bool:
-        """Whether the network has integer states throughout; False for the float twin."""
-        return None not in (self.act_states, self.weight_states, self.edge_states)
+        """Whether the network folds: integer states throughout, a normalization that folds."""
+        states = (self.act_states, self.weight_states, self.edge_states)
+        return None not in states and self.norm != "groupnorm"
+
+    @property
+    def kind(self) -> str:
+        """`integer network`, or in words what there is instead of one."""
+        if self.foldable:
+            return "integer network"
+        if self.act_states is None and self.weight_states is None:
+            return "float twin"
+        return "group normalization" if self.norm == "groupnorm" else "partly float"
 
     def twin(self) -> "Recipe":
         """Return the float twin: the same network with float weights and ReLU, trained in the same way."""

@@ -39,7 +39,7 @@ from maqd_snn.training.config import Recipe
 from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
-from maqd_snn.training.precision import cpp_compiler, prepare
+from maqd_snn.training.precision import PlainForward, cpp_compiler, prepare
 from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
 from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
@@ -47,6 +47,7 @@ from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch
 CHECKPOINT = "checkpoint.safetensors"
 EVAL_BATCH = 500
 RATE_EVERY = 16  # steps between two looks at the spike rates
+RATE_EVERY_COMPILED = 64  # a look runs uncompiled
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ class Training:
         board = Board(self.out, self.taken) if self.execution.tensorboard and self.team.writer else None
         try:
             with Progress(self.total, self.taken, quiet) as progress:
-                if self.uncompiled:
+                if isinstance(self.forward, PlainForward):
+                    progress.say("group normalization: the steps run uncompiled and in float32, through the parts")
+                elif self.uncompiled:
                     progress.say("no C++ compiler was found: the steps run uncompiled, which takes about twice as long")
                 for name in self.model.wide_parts():
                     progress.say(f"{name}: sums may pass 2^24; training may round them, evaluation runs in float64")
@@ -290,7 +293,7 @@ class Training:
 
     def _run_epoch(self, flag: StopFlag, progress: Progress, board: Board | None) -> None:
         while self.taken < min(self.epoch * self.steps, self.total):
-            looking = self.step % RATE_EVERY == 0
+            looking = self.step % (RATE_EVERY_COMPILED if self.recipe.compile else RATE_EVERY) == 0
             stop = self._train_step(flag, looking)
             progress.step(f"epoch {self.epoch}/{self.epochs}")
             if progress.due or (looking and board is not None):

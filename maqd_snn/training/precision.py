@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.layers import NormSpike, QuantizedProduct
+from maqd_snn.normalization import FoldableNorm, GroupNorm
 from maqd_snn.tape import Operands, Tape, Tensors, tape_of
 
 
@@ -76,6 +77,25 @@ def rounded_share(sums: Tensor) -> float:
     return float((sums.abs() > LARGEST_EXACT_BF16).float().mean())
 
 
+class PlainForward(nn.Module):
+    """The forward of the parts themselves, with the interface of `TrainingForward`; see `prepare`."""
+
+    def __init__(self, model: SpikingNetwork) -> None:
+        super().__init__()
+        self.model = model
+        self.rounded_shares: dict[str, float] = {}
+
+    def forward(self, codes: Tensor, watch: Watch | None = None) -> Tensor:
+        logits: Tensor = self.model(codes, watch)
+        return logits
+
+
+def written_out(model: SpikingNetwork) -> bool:
+    """Return whether the model's training step can be written out; group normalization alone is not."""
+    parts = map(model.part, model.names)
+    return not any(isinstance(part, NormSpike) and isinstance(part.norm, GroupNorm) for part in parts)
+
+
 class TrainingForward(nn.Module):
     """codes (B, C, H, W) -> logits (B, classes) of the model in training mode; see `prepare`.
 
@@ -94,7 +114,8 @@ class TrainingForward(nn.Module):
         self._tape: Tape | None = None
         self._sums: list[Any] = []
         self._weights: tuple[list[tuple[int, int]], list[Tensor]] | None = None
-        self._norms = [part.norm if isinstance(part, NormSpike) else None for part in map(model.part, model.names)]
+        norms = (part.norm if isinstance(part, NormSpike) else None for part in map(model.part, model.names))
+        self._norms = [norm if isinstance(norm, FoldableNorm) else None for norm in norms]
         tape_of(model, self.precision.operands)  # refuses what it cannot train, now and not at the first step
 
     def forward(self, codes: Tensor, watch: Watch | None = None) -> Tensor:
@@ -185,13 +206,14 @@ class _Run(torch.autograd.Function):
         return None, None, None, *ctx.of_tape(grad, kept, extras, operands, list(saved))
 
 
-def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = False) -> TrainingForward:
+def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = False) -> TrainingForward | PlainForward:
     """Return the training forward of the model: (codes, watch or None) -> logits, on the device of the model.
 
     It is a module that holds the model, so that it can be handed to DistributedDataParallel. The model must be in
     training mode. Activations lie channels-last; what the backward pass needs of them is kept in few bits. Weights are
     standardized and rounded once for each state of the parameters, not once per call. A call with `watch` runs
-    uncompiled, since it hands out every node's output.
+    uncompiled, since it hands out every node's output. A model with group normalization (see `written_out`)
+    runs through its parts instead, in float32 and not compiled.
 
     Args:
         precision: a name of `PRECISIONS`.
@@ -205,4 +227,6 @@ def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = Fal
     >>> prepare(model, "fp32")(torch.randint(0, 256, (5, 1, 4, 4))).shape
     torch.Size([5, 3])
     """
-    return TrainingForward(model, precision, compiled)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    return TrainingForward(model, precision, compiled) if written_out(model) else PlainForward(model)
