@@ -16,7 +16,7 @@ from maqd_snn.training import RECIPES, get_recipe
 from maqd_snn.training.checkpoint import read_tensors
 
 NAMED = {
-    *("digits", "mnist", "cifar10-small", "cifar10-vgg", "cifar10-resnet"),
+    *("digits", "mnist", "mnist10k", "cifar10-small", "cifar10-vgg", "cifar10-resnet"),
     *("cifar10-resnet18", "cifar100-resnet18", "cifar10-speed", "nmnist", "dvs128-gesture", "cifar10-dvs"),
 }
 
