@@ -6,7 +6,7 @@ import json
 import pytest
 
 from maqd_snn.benchmarks import accuracy
-from maqd_snn.benchmarks.accuracy import CLAIMS, METHODS, NETWORKS, network_table, verdict_table, verdicts
+from maqd_snn.benchmarks.accuracy import CLAIMS, METHODS, NETWORKS, REFERENCE, network_table, verdict_table, verdicts
 from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
@@ -34,7 +34,7 @@ def test_a_claim_is_about_means_and_both_limits():
 def test_every_claim_and_variant_is_one_of_the_recipes():
     for recipe, claims in CLAIMS.items():
         assert {claim.network for claim in claims} <= set(NETWORKS), recipe
-    base = get_recipe("cifar10-small")
+    base = dataclasses.replace(get_recipe("cifar10-small"), **REFERENCE)
     for name, fields in METHODS.items():
         if fields:
             assert dataclasses.replace(base, **fields) != base, name
@@ -72,7 +72,9 @@ def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, capsys)
 def test_variants_are_compared_on_validation_images_and_not_repeated(tmp_path, monkeypatch, capsys):
     splits = load_splits("digits")
     monkeypatch.setattr(accuracy, "load_splits", lambda name: splits)
-    command = ["--methods", "--recipe", "digits", "--folder", str(tmp_path), "--only", "Muon, rate 0.2", "--quick"]
+    # Digits in place of CIFAR-10: the plan must fit them.
+    monkeypatch.setattr(accuracy, "REFERENCE", {**REFERENCE, "plan": "4-M-8", "precision": "fp32"})
+    command = ["--methods", "--folder", str(tmp_path), "--only", "Muon, rate 0.2", "--quick"]
     assert accuracy.main(command) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("| Muon, rate 0.2 | ")

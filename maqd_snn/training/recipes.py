@@ -51,7 +51,7 @@ def cifar10_small() -> Recipe:
     return Recipe(
         name="cifar10-small",
         dataset="cifar10",
-        plan="32-M-64-64-M-128-128-M",
+        plan="64-M-64-M-128-128-M",
         norm="lbn-channel-mean",
         pool_first=True,
         gain=None,
