@@ -417,7 +417,9 @@ def test_values_are_split_where_pairs_of_products_would_saturate() -> None:
 
 def test_routes_are_checked() -> None:
     net, _ = conv_network()
-    with pytest.raises(MaqdError, match=r"unknown routes \['int4'\]; the choices are: int8, float32, float64"):
+    with pytest.raises(
+        MaqdError, match=r"unknown routes \['int4'\]; the choices are: compiled, int8, float32, float64"
+    ):
         net.executor(CPU, ("int4",))
     big = IntegerNetwork([image_input((2,), 0, 1), ops.Linear("fc", ("input",), torch.tensor([[2**24, 1]]))])
     with pytest.raises(MaqdError, match="fc: none of the routes int8, float32 is exact here; allow float64"):

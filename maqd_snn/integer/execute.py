@@ -5,6 +5,8 @@ Axis letters: B batch, C channels, H height, W width.
 Levels and codes are held as uint8, int8 or int16 where their range fits; sums are held in float32 or float64. A product
 takes the first of its routes that is possible and passes the check against int64:
 
+* `compiled`: no product's but the whole network's: one program of machine code, on the CPU (`program.py`), where numba
+  is installed, every op has an exact form there, and the network is large enough to be worth it;
 * `int8`: uint8 levels times int8 weights, on the CPU (`int8.py`);
 * `float32`: where the worst case sum|w| * max|x| stays below 2^24;
 * `float64`: always.
@@ -18,18 +20,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maqd_snn.compiled import fast
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import int8, ops
-from maqd_snn.integer.geometry import FLOAT32_EXACT, Range, output_range, output_shape, output_size, row
+from maqd_snn.integer.geometry import FLOAT32_EXACT, Range, Shape, output_range, output_shape, output_size, row
 from maqd_snn.integer.ops import Op, check_codes
+from maqd_snn.integer.program import NO_TALLY, Program, Result, Tally
 from maqd_snn.integer.reference import evaluate
 
 Watch = Callable[[Op, Sequence[Tensor], Tensor], None]
 Observe = Callable[[str, Tensor], None]
 
-ROUTES = ("int8", "float32", "float64")
+COMPILED = "compiled"
+PRODUCT_ROUTES = ("int8", "float32", "float64")
+ROUTES = (COMPILED, *PRODUCT_ROUTES)
+WORTH_COMPILING = 2**20  # connections; a smaller network takes less time than it takes to load machine code
 SMALL = (torch.uint8, torch.int8, torch.int16)
 CHECKED_VALUES = 512
+TRIED_SAMPLES = 2
 SLICED_WINDOW = 16  # taps; larger windows are pooled in floating point
 # Types that torch compares; others become int64 first.
 COMPARED = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -59,7 +67,7 @@ class Prepared:
         input_bounds: Sequence[int],
         sources: Sequence["Prepared"],
         device: torch.device,
-        routes: Collection[str] = ROUTES,
+        routes: Collection[str] = PRODUCT_ROUTES,
     ) -> None:
         self.op = op
         self.device = device
@@ -76,7 +84,7 @@ class Prepared:
         self.threshold: ops.Threshold | None = None
         fits = max(bound, *input_bounds, 0) < FLOAT32_EXACT
         possible = {"int8": fits and self._takes_int8(), "float32": fits, "float64": True}
-        self.routes = [name for name in ROUTES if name in routes and possible[name]]
+        self.routes = [name for name in PRODUCT_ROUTES if name in routes and possible[name]]
         if not self.routes:
             raise MaqdError(f"{op.name}: none of the routes {', '.join(routes)} is exact here; allow float64")
         # What passes on its input (a pool, say) passes on its kind: sums stay floating, whatever their range.
@@ -131,8 +139,8 @@ def clipped(op: ops.Threshold, bound: int) -> ops.Threshold:
     return ops.Threshold(op.name, op.inputs, op.thresholds.clamp(-limit, limit), op.direction, op.low)
 
 
-def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
-    op, codes = p.op, values[0]
+def check_input(op: Op, codes: Tensor) -> None:
+    """Raise MaqdError unless these are codes that the `Input` op takes."""
     assert isinstance(op, ops.Input)
     if tuple(codes.shape[1:]) != op.shape:
         raise MaqdError(
@@ -140,13 +148,18 @@ def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
         )
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise MaqdError(f"{op.name}: input codes must be an integer tensor, got {codes.dtype}")
-    codes = codes.to(p.device)
-    if codes.dtype not in COMPARED:
-        codes = codes.to(torch.int64)
     limits = torch.iinfo(codes.dtype)
     if codes.numel() and not (op.low <= limits.min and limits.max <= op.high):
-        smallest, largest = torch.aminmax(codes)
+        smallest, largest = torch.aminmax(codes if codes.dtype in COMPARED else codes.to(torch.int64))
         check_codes(int(smallest), int(largest), op.low, op.high)
+
+
+def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:
+    op, codes = p.op, values[0].to(p.device)
+    assert isinstance(op, ops.Input)
+    check_input(op, codes)
+    if codes.dtype not in COMPARED:
+        codes = codes.to(torch.int64)
     # Only differences are sure to fit a small type: int16 holds those of bytes, all others are taken in int64.
     wide = codes.to(torch.int16 if codes.dtype == torch.uint8 and abs(op.zero_point) < 2**14 else torch.int64)
     return (wide - op.zero_point).to(p.level_dtype or p.dtype)
@@ -253,6 +266,26 @@ TORCH: Mapping[type[Op], Callable[[Prepared, Sequence[Tensor]], Tensor]] = Mappi
 PRODUCTS = ops.Conv2d | ops.Linear
 
 
+def _why_not_compiled(
+    graph: Sequence[Op], shapes: Mapping[str, Shape], device: torch.device, routes: Collection[str]
+) -> str:
+    """Return why a network is not compiled here, as far as that is known before it is tried, or an empty text."""
+    if COMPILED not in routes:
+        return f"the route is one of {', '.join(routes)}"
+    if device.type != "cpu":
+        return f"a compiled program runs on the CPU, not on {device}"
+    if not fast():
+        return "numba, which compiles, is not installed (pip install 'maqd-snn[fast]') or turned off by MAQD_NO_NUMBA"
+    if set(routes) == {COMPILED}:
+        return ""
+    connections = sum(
+        math.prod(shapes[op.name]) * math.prod(op.weight.shape[1:]) for op in graph if isinstance(op, PRODUCTS)
+    )
+    if connections < WORTH_COMPILING:
+        return f"{connections} connections are too few to be worth it"
+    return ""
+
+
 class TorchExecutor:
     """Runs a list of ops on one device.
 
@@ -260,18 +293,47 @@ class TorchExecutor:
     precision, saturation) is found out by comparing a random sample with int64, once per op and input shape, and
     answered by the op's next route, at last by an error.
 
+    The compiled program is compared with the other routes on random samples before its first batch; it gives the last
+    op's output, and counts (`program`). Where single outputs are asked for, the ops run one by one.
+
     Args:
-        graph: the ops, in order. bounds: the largest magnitude of each op's sums, by name.
-        routes: the routes that products may take, of `ROUTES`.
+        graph: the ops, in order. shapes, bounds: output shape and largest magnitude of each op's sums, by name.
+        routes: the routes that products may take, of `ROUTES`. `compiled` alone asks for the program, however small the
+            network is.
+
+    Attributes:
+        why_not_compiled: why there is no program, or an empty text.
+
+    Raises:
+        MaqdError: unknown routes, or routes of which none is exact here.
     """
 
     def __init__(
-        self, graph: Sequence[Op], bounds: Mapping[str, int], device: torch.device, routes: Collection[str] = ROUTES
+        self,
+        graph: Sequence[Op],
+        shapes: Mapping[str, Shape],
+        bounds: Mapping[str, int],
+        device: torch.device,
+        routes: Collection[str] = ROUTES,
     ) -> None:
         self.device = device
         unknown = sorted(set(routes) - set(ROUTES))
         if unknown or not routes:
             raise MaqdError(f"unknown routes {unknown}; the choices are: {', '.join(ROUTES)}")
+        alone = set(routes) == {COMPILED}
+        self._program: Program | None = None
+        self._trusted = False
+        self.why_not_compiled = _why_not_compiled(graph, shapes, device, routes)
+        if not self.why_not_compiled:
+            try:
+                self._program = Program(graph, shapes, bounds)
+            except MaqdError as error:
+                self.why_not_compiled = str(error)
+        if alone and self.why_not_compiled:
+            raise MaqdError(f"{self.why_not_compiled}; allow other routes")
+        self._alone = alone
+        if alone:
+            routes = PRODUCT_ROUTES
         prepared: dict[str, Prepared] = {}
         for op in graph:
             sources = [prepared[name] for name in op.inputs]
@@ -283,6 +345,34 @@ class TorchExecutor:
         for op in graph:
             if isinstance(op, ops.Threshold) and takers.count(op.inputs[0]) == 1:
                 prepared[op.inputs[0]].fuse(op)
+
+    @property
+    def program(self) -> Program | None:
+        """The compiled program, once it has given what the other routes give on random samples; else None."""
+        if self._program is not None and not self._trusted:
+            self._try(self._program)
+        return self._program
+
+    def _try(self, program: Program) -> None:
+        generator = torch.Generator().manual_seed(0)
+        entry = next(p for p in self.graph if isinstance(p.op, ops.Input))
+        assert isinstance(entry.op, ops.Input)
+        size = (TRIED_SAMPLES, *entry.op.shape)
+        codes = torch.randint(entry.op.low, entry.op.high + 1, size, generator=generator)
+        found = program.run(codes, program.observable).outputs
+        wrong: list[str] = []
+
+        def compare(op: Op, inputs: Sequence[Tensor], output: Tensor) -> None:
+            if op.name in found and not torch.equal(found[op.name], output.to(torch.int64)):
+                wrong.append(op.name)
+
+        self.run(codes, compare)
+        self._trusted = True
+        if wrong:
+            self._program = None
+            self.why_not_compiled = f"the compiled program was wrong at {wrong[0]}"
+            if self._alone:
+                raise MaqdError(f"{self.why_not_compiled}; allow other routes")
 
     @torch.no_grad()
     def run(
@@ -298,6 +388,8 @@ class TorchExecutor:
         `names` alone, and then, as without either, a convolution that is not among them may be done together with the
         threshold op behind it.
         """
+        if watch is None and not names and self.program is not None:
+            return self.run_program(codes)[0]
         values: dict[str, Tensor] = {}
         output = codes
         with torch.autocast(self.device.type, enabled=False):
@@ -321,6 +413,16 @@ class TorchExecutor:
                     if self.last_use[name] == op.name:
                         values.pop(name, None)
         return output
+
+    def run_program(self, codes: Tensor, tally: Tally = NO_TALLY) -> tuple[Tensor, Result]:
+        """Return the last op's output and what the program counted; ask `program` first whether there is one."""
+        assert self._program is not None
+        check_input(self.graph[0].op, codes)
+        op = self.graph[-1].op
+        last = op.inputs[0] if isinstance(op, ops.Readout) else op.name
+        result = self._program.run(codes, (last,), tally)
+        output = result.outputs[last]
+        return (output + op.bias if isinstance(op, ops.Readout) else output), result
 
     def _fused(self, p: Prepared, inputs: list[Tensor]) -> Tensor | None:
         if p.fused is None:

@@ -86,7 +86,7 @@ class IntegerNetwork:
     def executor(self, device: torch.device, routes: tuple[str, ...] = ROUTES) -> TorchExecutor:
         """Return the torch executor for this device, its products kept to some `routes`; it is made once."""
         if (device, routes) not in self._executors:
-            self._executors[device, routes] = TorchExecutor(self.ops, self.bounds, device, routes)
+            self._executors[device, routes] = TorchExecutor(self.ops, self.shapes, self.bounds, device, routes)
         return self._executors[device, routes]
 
     def watch(self, codes: Tensor, function: Watch) -> Tensor:

@@ -1,0 +1,365 @@
+"""The compiled program: one sample after the other, one step after the other, counts on the way.
+
+Import this file where `maqd_snn.compiled.fast` says so, and nowhere else: it needs numba. `program.py` lays out the
+arrays and explains the records.
+
+Axis letters: B batch, C channels, H height, W width, P positions, Z zones. Values lie in memory position by position,
+the channels of a position beside each other, with room for more behind them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from maqd_snn.compiled import machine_code
+from maqd_snn.integer.blocks import (
+    LANES,
+    POSITIONS,
+    look_up_16,
+    look_up_32,
+    look_up_64,
+    multiply_16,
+    pattern_16,
+    reached_16,
+)
+from maqd_snn.integer.program import (
+    ADD,
+    CODES,
+    LOOK_UP_8,
+    LOOK_UP_16,
+    MAX_POOL,
+    MULTIPLY,
+    NONE,
+    SUM_POOL,
+    THRESHOLD,
+)
+
+
+@machine_code
+def patterns(x: Any, step: Any, found: Any) -> None:
+    """Write the bits of levels (P, C) as patterns of four channels, times the tile, into a padded image."""
+    per_plane = step.per_position // step.planes
+    found[:] = 0
+    if step.groups == 1:
+        last = (1 << (step.channels - 1) % LANES + 1) - 1  # the channels that there are of the last 16
+        for y in range(step.height):
+            for at in range(step.width):
+                start = (y * step.width + at) * step.in_stride
+                target = ((y + step.pad_h) * step.padded_width + at + step.pad_w) * step.per_position
+                for plane in range(step.planes):
+                    for c in range(0, step.channels, LANES):
+                        mask = 65535 if c + LANES <= step.channels else last
+                        pattern_16(x, start + c, plane, mask, step.tile, found, target + c // 4)
+                    target += per_plane
+        return
+    per_group = step.channels // step.groups
+    fours = (per_group + 3) // 4
+    for y in range(step.height):
+        for at in range(step.width):
+            start = (y * step.width + at) * step.in_stride
+            target = ((y + step.pad_h) * step.padded_width + at + step.pad_w) * step.per_position
+            for plane in range(step.planes):
+                for c in range(step.channels):
+                    group, inside = c // per_group, c % per_group
+                    bit = (np.int64(x[start + c]) >> plane) & 1
+                    found[target + group * fours + inside // 4] += bit * (1 << (inside % 4)) * step.tile
+                target += per_plane
+
+
+@machine_code
+def floats(x: Any, step: Any, found: Any) -> None:
+    """Write values (P, C) as float32 into a padded image."""
+    found[:] = 0
+    for y in range(step.height):
+        for at in range(step.width):
+            start = (y * step.width + at) * step.in_stride
+            target = ((y + step.pad_h) * step.padded_width + at + step.pad_w) * step.per_position
+            source, out = x[start : start + step.channels], found[target : target + step.channels]
+            for c in range(step.channels):
+                out[c] = source[c]
+
+
+@machine_code
+def by_tables(image: Any, step: Any, tiles: Any, taps: Any, tables: Any, theta: Any, levels: Any, sums: Any) -> None:
+    """Compute all sums of a convolution from patterns of spikes, block by block."""
+    x_step = step.step_w * step.per_position
+    for index in range(step.tiles, step.tiles_to):
+        tile = tiles[index]
+        for y in range(step.out_height):
+            for at in range(0, step.out_width, POSITIONS):
+                x_from = (y * step.step_h * step.padded_width + at * step.step_w) * step.per_position
+                out_from = step.out_at + (y * step.out_width + at) * step.out_stride + tile.out
+                if step.tile == 64:
+                    look_up_64(
+                        tables, tile.weight, image, x_from, x_step, taps, tile.taps, step.count, step.limit, theta,
+                        tile.theta, step.levels, levels, sums, out_from, step.out_stride,
+                    )  # fmt: skip
+                elif step.tile == 32:
+                    look_up_32(
+                        tables, tile.weight, image, x_from, x_step, taps, tile.taps, step.count, step.limit, theta,
+                        tile.theta, step.levels, levels, sums, out_from, step.out_stride,
+                    )  # fmt: skip
+                else:
+                    look_up_16(
+                        tables, tile.weight, image, x_from, x_step, taps, tile.taps, step.count, step.limit, theta,
+                        tile.theta, step.levels, levels, sums, out_from, step.out_stride,
+                    )  # fmt: skip
+
+
+@machine_code
+def by_products(image: Any, step: Any, tiles: Any, taps: Any, weights: Any, theta: Any, levels: Any, sums: Any) -> None:
+    """Compute all sums of a convolution from values in float32, block by block."""
+    x_step = step.step_w * step.per_position
+    for index in range(step.tiles, step.tiles_to):
+        tile = tiles[index]
+        for y in range(step.out_height):
+            for at in range(0, step.out_width, POSITIONS):
+                x_from = (y * step.step_h * step.padded_width + at * step.step_w) * step.per_position
+                out_from = step.out_at + (y * step.out_width + at) * step.out_stride + tile.out
+                multiply_16(
+                    weights, tile.weight, image, x_from, x_step, taps, tile.taps, step.count, step.limit, theta,
+                    tile.theta, step.levels, levels, sums, out_from, step.out_stride,
+                )  # fmt: skip
+
+
+@machine_code
+def compare(z: Any, step: Any, theta: Any, flip: Any, base: Any, out: Any) -> None:
+    """Write the number of thresholds (levels, C) that sums (P, C) reach; channels that fall count the others."""
+    for p in range(step.height * step.width):
+        for c in range(0, step.channels, LANES):
+            reached_16(
+                z, p * step.in_stride + c, theta, step.theta + c, step.theta_step, step.levels, flip, step.flip + c,
+                base, out, p * step.out_stride + c,
+            )  # fmt: skip
+
+
+@machine_code
+def pool(x: Any, step: Any, out: Any) -> None:
+    """Take the maximum or the sum of windows (P, C)."""
+    channels = step.channels
+    for y in range(step.out_height):
+        for at in range(step.out_width):
+            target = (y * step.out_width + at) * step.out_stride
+            found = out[target : target + channels]
+            first = True
+            for dy in range(step.kernel_h):
+                row = y * step.step_h - step.pad_h + dy
+                if row < 0 or row >= step.height:
+                    continue
+                for dx in range(step.kernel_w):
+                    column = at * step.step_w - step.pad_w + dx
+                    if column < 0 or column >= step.width:
+                        continue
+                    start = (row * step.width + column) * step.in_stride
+                    values = x[start : start + channels]
+                    if first:
+                        for c in range(channels):
+                            found[c] = values[c]
+                    elif step.kind == MAX_POOL:
+                        for c in range(channels):
+                            found[c] = max(found[c], values[c])
+                    else:
+                        for c in range(channels):
+                            found[c] += values[c]
+                    first = False
+
+
+@machine_code
+def add(x: Any, x_stride: int, y: Any, y_stride: int, step: Any, out: Any) -> None:
+    """Write x + y, all (P, C)."""
+    if x_stride == y_stride == step.out_stride:
+        size = step.height * step.width * x_stride
+        left, right, found = x[:size], y[:size], out[:size]
+        for i in range(size):
+            found[i] = left[i] + right[i]
+        return
+    for p in range(step.height * step.width):
+        left = x[p * x_stride : p * x_stride + step.channels]
+        right = y[p * y_stride : p * y_stride + step.channels]
+        found = out[p * step.out_stride : p * step.out_stride + step.channels]
+        for c in range(step.channels):
+            found[c] = left[c] + right[c]
+
+
+@machine_code
+def take_codes(codes: Any, step: Any, out: Any) -> None:
+    """Write codes (C, P) less the zero point as values (P, C)."""
+    positions = step.height * step.width
+    for c in range(step.channels):
+        source = codes[c * positions : (c + 1) * positions]
+        for p in range(positions):
+            out[p * step.out_stride + c] = source[p] - step.zero_point
+
+
+@machine_code
+def keep(x: Any, step: Any, channels: int, out: Any) -> None:
+    """Copy values (P, C) to (C, P)."""
+    positions = step.out_height * step.out_width
+    for p in range(positions):
+        for c in range(channels):
+            out[c * positions + p] = x[p * step.out_stride + c]
+
+
+@machine_code
+def count_values(
+    x: Any, stride: int, positions: int, channels: int, zone_of: Any, entry: Any, rows: Any, per_zone: Any,
+    effective: Any, active: Any, levels: Any, found: Any, by_channel: Any, histogram: Any,
+) -> None:  # fmt: skip
+    """Count the values (P, C) of one op: by zone and channel (`active`), of levels also how often each was met."""
+    zones = entry.zones
+    totals = np.zeros((3, zones), np.int64)  # nonzero values, their magnitudes, the ones of their binary form
+    if entry.by_channel:
+        active[: zones * channels] = 0
+        for p in range(positions):
+            z = zone_of[entry.zone_of + p]
+            values, sums = x[p * stride : p * stride + channels], active[z * channels : (z + 1) * channels]
+            if entry.largest == 1:
+                for c in range(channels):
+                    sums[c] += values[c]
+            else:
+                for c in range(channels):
+                    sums[c] += np.uint16(values[c] != 0)
+        for z in range(zones):
+            total = np.int64(0)
+            sums = active[z * channels : (z + 1) * channels]
+            for c in range(channels):
+                total += sums[c]
+            totals[:, z] = total
+    else:
+        for p in range(positions):
+            values = x[p * stride : p * stride + channels]
+            nonzero = np.int32(0)
+            for c in range(channels):
+                nonzero += np.int32(values[c] != 0)
+            totals[0, zone_of[entry.zone_of + p]] += nonzero
+    if entry.largest > 1:
+        totals[1:] = 0
+        levels[: zones * 256] = 0
+        for p in range(positions):
+            first = zone_of[entry.zone_of + p] * 256
+            for c in range(channels):
+                levels[first + x[p * stride + c]] += 1
+        for z in range(zones):
+            for k in range(1, entry.largest + 1):
+                met = np.int64(levels[z * 256 + k])
+                ones, rest = 0, k
+                while rest:
+                    ones += rest & 1
+                    rest >>= 1
+                totals[1, z] += met * k
+                totals[2, z] += met * ones
+                if entry.histogram != NONE:
+                    histogram[entry.histogram + k] += met
+    elif entry.histogram != NONE:
+        histogram[entry.histogram + 1] += totals[0].sum()
+    if entry.histogram != NONE:
+        histogram[entry.histogram] += positions * channels - totals[0].sum()
+        for z in range(zones):
+            for c in range(channels):
+                by_channel[entry.channels + c] += active[z * channels + c]
+    for index in range(entry.rows, entry.rows_to):
+        row = rows[index]
+        total = np.int64(0)
+        for kind in range(3):
+            for z in range(zones):
+                total += per_zone[row.per_zone + kind * zones + z] * totals[kind, z]
+        if row.effective != NONE:
+            of_row = effective[row.effective : row.effective + zones * channels]
+            for i in range(zones * channels):
+                total += of_row[i] * np.int64(active[i])
+        found[row.target] += total
+
+
+@machine_code
+def run(
+    start: int,
+    stop: int,
+    codes: Any,  # (B, C * P) int32
+    steps: Any,
+    tiles: Any,
+    taps: Any,
+    tables_8: Any,
+    tables_16: Any,
+    weights: Any,
+    theta_8: Any,  # int16: thresholds of sums of tables_8
+    theta_16: Any,  # int32: of sums of tables_16, and of sums that are no product's
+    theta_float: Any,
+    flip: Any,
+    base: Any,
+    sizes: Any,  # levels, sums, patterns, floats: numbers that a sample needs
+    kept: Any,  # (B, ...) int32
+    entries: Any,
+    rows: Any,
+    zone_of: Any,
+    per_zone: Any,
+    effective: Any,
+    found: Any,  # (B, counts) int64
+    by_channel: Any,  # (B, channels) int64
+    histogram: Any,  # (B, levels) int64
+) -> None:
+    """Run samples start..stop."""
+    levels, sums = np.zeros(sizes[0], np.uint8), np.zeros(sizes[1], np.int32)
+    bits, image = np.zeros(sizes[2], np.uint16), np.zeros(sizes[3], np.float32)
+    active, met = np.zeros(sizes[4], np.uint16), np.zeros(sizes[5], np.int32)
+    for b in range(start, stop):
+        for index in range(len(steps)):
+            step = steps[index]
+            kind = step.kind
+            small, wide = levels[step.in_at :], sums[step.in_at :]
+            if kind == LOOK_UP_8:
+                patterns(small, step, bits[: step.image])
+                by_tables(bits, step, tiles, taps, tables_8, theta_8, levels, sums)
+            elif kind == LOOK_UP_16:
+                patterns(small, step, bits[: step.image])
+                by_tables(bits, step, tiles, taps, tables_16, theta_16, levels, sums)
+            elif kind == MULTIPLY:
+                if step.in_wide:
+                    floats(wide, step, image[: step.image])
+                else:
+                    floats(small, step, image[: step.image])
+                by_products(image, step, tiles, taps, weights, theta_float, levels, sums)
+            elif kind == THRESHOLD:
+                if step.in_wide:
+                    compare(wide, step, theta_16, flip, base, levels[step.out_at :])
+                else:
+                    compare(small, step, theta_16, flip, base, levels[step.out_at :])
+            elif kind in (MAX_POOL, SUM_POOL):
+                if step.in_wide:
+                    pool(wide, step, sums[step.out_at :])
+                elif step.out_wide:
+                    pool(small, step, sums[step.out_at :])
+                else:
+                    pool(small, step, levels[step.out_at :])
+            elif kind == ADD:
+                if step.in_wide and step.second_wide:
+                    add(wide, step.in_stride, sums[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                elif step.in_wide:
+                    add(wide, step.in_stride, levels[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                elif step.second_wide:
+                    add(small, step.in_stride, sums[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                else:
+                    add(small, step.in_stride, levels[step.second_at :], step.second_stride, step, sums[step.out_at :])
+            elif kind == CODES:
+                if step.out_wide:
+                    take_codes(codes[b], step, sums[step.out_at :])
+                else:
+                    take_codes(codes[b], step, levels[step.out_at :])
+            if step.kept != NONE:
+                if step.out_wide:
+                    keep(sums[step.out_at :], step, step.out_channels, kept[b, step.kept :])
+                else:
+                    keep(levels[step.out_at :], step, step.out_channels, kept[b, step.kept :])
+            if len(entries) and step.entry != NONE:
+                positions = step.out_height * step.out_width
+                if step.out_wide:
+                    count_values(
+                        sums[step.out_at :], step.out_stride, positions, step.out_channels, zone_of,
+                        entries[step.entry], rows, per_zone, effective, active, met, found[b], by_channel[b],
+                        histogram[b],
+                    )  # fmt: skip
+                else:
+                    count_values(
+                        levels[step.out_at :], step.out_stride, positions, step.out_channels, zone_of,
+                        entries[step.entry], rows, per_zone, effective, active, met, found[b], by_channel[b],
+                        histogram[b],
+                    )  # fmt: skip
