@@ -89,9 +89,9 @@ class Form:
 def product_form(op: ops.Conv2d | ops.Linear, values: Range, bound: int) -> Form | None:
     """Return the first form that is exact for inputs in this range and sums up to `bound`, or None.
 
-    >>> weight = torch.tensor([[[[1]], [[-1]], [[0]], [[1]], [[1]]]])
+    >>> weight = torch.tensor([[[[1]], [[-1]], [[0]], [[1]], [[1]]]])  # one output of five inputs
     >>> product_form(ops.Conv2d("conv", ("x",), weight), (0, 1), 4)
-    Form(kind=1, planes=1, limit=42)
+    Form(kind=1, planes=1, limit=63)
     """
     low, high = values
     planes = high.bit_length()
