@@ -56,7 +56,7 @@ def cifar10_small() -> Recipe:
         pool_first=True,
         gain=None,
         surrogate="triangle",
-        epochs=14,
+        epochs=13,
         optimizer="muon",
         lr=0.1,
         momentum=0.6,
