@@ -304,27 +304,59 @@ def _message_bytes(layer: Layer) -> int:
     return _whole_bytes((sources - 1).bit_length() + payload)
 
 
-def _product(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
+@dataclass(frozen=True)
+class Term:
+    """A part of a count: sums over zones and channels of one value's `Tally`, times factors.
+
+    Attributes:
+        of: the op whose output is tallied. active: (Z, 1) or (Z, C) factors of nonzero values, Z = 1 for all zones.
+        units, serial: (Z,) factors of magnitudes, and of the ones of their binary form; None for 0.
+    """
+
+    of: str
+    active: Array | None = None
+    units: Array | None = None
+    serial: Array | None = None
+
+    def __mul__(self, factor: int) -> "Term":
+        return Term(
+            self.of, *(None if part is None else part * factor for part in (self.active, self.units, self.serial))
+        )
+
+    def per_sample(self, tally: Tally) -> Array:
+        """Return (B,)."""
+        total = np.zeros(len(tally.active), np.int64)
+        if self.active is not None and self.active.shape[1] == 1:
+            total += (tally.per_zone * self.active[:, 0]).sum(1)
+        elif self.active is not None:
+            total += np.einsum("bzc,zc->b", tally.active, np.broadcast_to(self.active, tally.active.shape[1:]))
+        for factors, sums in ((self.units, tally.units), (self.serial, tally.serial)):
+            if factors is not None:
+                assert sums is not None
+                total += (sums * factors).sum(1)
+        return total
+
+
+Terms = dict[str, tuple[Term, ...]]
+ONE = np.ones(1, np.int64)
+
+
+def _product(layer: Layer) -> Terms:
     if not layer.spiking:
         return {}
-    taken = inputs[0]
-    assert taken.units is not None
-    assert taken.serial is not None
-    fan_out = layer.fan_out[layer.positions]
-    per_zone = taken.active.sum(2)
-    return _with_traffic(
-        layer,
-        {
-            "events": per_zone.sum(1),
-            "synops": per_zone @ fan_out,
-            "effective_synops": np.einsum("bzc,cz->b", taken.active, layer.effective[:, layer.positions]),
-            "unit_spike_acs": taken.units @ fan_out,
-            "bit_serial_adds": taken.serial @ fan_out,
-        },
-    )
+    of, fan_out = layer.op.inputs[0], layer.fan_out[layer.positions]
+    events, synops = Term(of, ONE[:, None]), Term(of, fan_out[:, None])
+    terms = {
+        "events": events,
+        "synops": synops,
+        "effective_synops": Term(of, layer.effective[:, layer.positions].T),
+        "unit_spike_acs": Term(of, units=fan_out),
+        "bit_serial_adds": Term(of, serial=fan_out),
+    }
+    return {name: (term,) for name, term in _with_traffic(layer, terms).items()}
 
 
-Count = TypeVar("Count", Array, int)
+Count = TypeVar("Count", Term, int)
 
 
 def _with_traffic(layer: Layer, counts: dict[str, Count]) -> dict[str, Count]:
@@ -339,30 +371,24 @@ def _with_traffic(layer: Layer, counts: dict[str, Count]) -> dict[str, Count]:
     }
 
 
-def _threshold(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
-    assert output is not None
-    assert output.units is not None
-    return {"spikes": output.active.sum((1, 2)), "unit_spikes": output.units.sum(1)}
+def _threshold(layer: Layer) -> Terms:
+    return {"spikes": (Term(layer.op.name, ONE[:, None]),), "unit_spikes": (Term(layer.op.name, units=ONE),)}
 
 
-def _pool(count: str) -> Callable[[Layer, Sequence[Tally], Tally | None], PerSample]:
-    def rule(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
-        return {count: inputs[0].active.sum(2) @ layer.fan_out[layer.positions]}
-
-    return rule
+def _pool(count: str) -> Callable[[Layer], Terms]:
+    return lambda layer: {count: (Term(layer.op.inputs[0], layer.fan_out[layer.positions][:, None]),)}
 
 
-def _add(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
-    terms: Array = np.sum([value.active.sum((1, 2)) for value in inputs], axis=0)
-    return {"adds": terms}
+def _add(layer: Layer) -> Terms:
+    return {"adds": tuple(Term(name, ONE[:, None]) for name in layer.op.inputs)}
 
 
-def _nothing(layer: Layer, inputs: Sequence[Tally], output: Tally | None) -> PerSample:
+def _nothing(layer: Layer) -> Terms:
     return {}
 
 
-# What depends on the data.
-COUNTS: Mapping[type[Op], Callable[[Layer, Sequence[Tally], Tally | None], PerSample]] = MappingProxyType(
+# What depends on the data: a sum of terms for each count.
+COUNTS: Mapping[type[Op], Callable[[Layer], Terms]] = MappingProxyType(
     {
         ops.Input: _nothing,
         ops.Conv2d: _product,
@@ -396,9 +422,14 @@ def count(layer: Layer, tallies: Mapping[str, Tally]) -> PerSample:
         layer: of `layers_of`.
         tallies: of the values that `counted_values` names.
     """
-    op = layer.op
-    inputs = [tallies[name] for name in op.inputs if name in tallies]
-    return row(COUNTS, op, "counting")(layer, inputs, tallies.get(op.name))
+    terms = row(COUNTS, layer.op, "counting")(layer)
+    return {name: sum_terms(parts, tallies) for name, parts in terms.items()}
+
+
+def sum_terms(terms: Sequence[Term], tallies: Mapping[str, Tally]) -> Array:
+    """Return one count, (B,)."""
+    total: Array = np.sum([term.per_sample(tallies[term.of]) for term in terms], axis=0)
+    return total
 
 
 def _fixed_product(layer: Layer) -> Fixed:

@@ -14,18 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maqd_snn.compiled_counting import Counter
 from maqd_snn.counting import (
     COUNT_NAMES,
     COUNTS,
     Counts,
     Layer,
-    PerSample,
     ceilings,
-    count,
-    counted_values,
     fixed_counts,
     layers_of,
-    run_and_tally,
 )
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
@@ -158,8 +155,13 @@ class _Record:
         self.fixed_total = {name: sum(fixed.get(name, 0) for fixed in self.fixed.values()) for name in COUNT_NAMES}
         self.total_names = [name for name in COUNT_NAMES if any(name == key[1] for key in self.of_layers)]
         self.total_row = {name: len(self.of_layers) + index for index, name in enumerate(self.total_names)}
-        # (totals, rows of layers): which rows a total adds up.
-        self.adds_up = np.array([[int(name == key[1]) for key in self.of_layers] for name in self.total_names])
+        # The rows of layers in the order of the totals that add them up, and where each total begins.
+        in_order = sorted(
+            range(len(self.of_layers)), key=lambda index: self.total_names.index(self.of_layers[index][1])
+        )
+        self.in_order = np.array(in_order, np.int64)
+        names = [self.of_layers[index][1] for index in in_order]
+        self.begin_of_total = np.array([names.index(name) for name in self.total_names], np.int64)
         largest = [most[op][name] for op, name in self.of_layers]
         totals = [
             self.fixed_total[name] + sum(m for m, key in zip(largest, self.of_layers, strict=True) if key[1] == name)
@@ -171,14 +173,13 @@ class _Record:
         self.class_samples: Array | None = None
         self.worst: WorstSample | None = None
 
-    def add(self, counts: dict[str, PerSample], size: int, labels: Tensor | None, classes: int) -> None:
-        """Take in a batch: the counts of each op, and the labels if there are any."""
-        before = self.statistics.samples
-        values = np.zeros((len(self.of_layers), size), np.int64)
-        for index, (op, name) in enumerate(self.of_layers):
-            values[index] = counts[op][name]
+    def add(self, values: Array, labels: Tensor | None, classes: int) -> None:
+        """Take in a batch: its counts (R, B), in the order of `of_layers`, and the labels if there are any."""
+        before, size = self.statistics.samples, values.shape[1]
         offset = np.array([[self.fixed_total[name]] for name in self.total_names], np.int64)
-        totals = self.adds_up @ values + offset if self.total_names else np.zeros((0, size), np.int64)
+        totals = np.zeros((0, size), np.int64)
+        if self.total_names:
+            totals = np.add.reduceat(values[self.in_order], self.begin_of_total, axis=0) + offset
         everything = np.concatenate([values, totals])
         self.statistics.add(everything)
         if labels is not None:
@@ -209,7 +210,7 @@ class _Record:
         for name in COUNT_NAMES:
             index = self._row(op, name)
             if index is not None:
-                sums[name] = self.statistics.sums[index]
+                sums[name] = self.statistics.sum(index)
         return sums
 
     def spreads(self, op: str | None) -> dict[str, Spread]:
@@ -265,10 +266,9 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
     for layer in layers:
         row(COUNTS, layer.op, "counting")  # an op without a rule is refused before the first batch
     record = _Record(layers)
-    counted = counted_values(net)
-    thresholds = [layer.op for layer in layers if isinstance(layer.op, ops.Threshold)]
-    histograms = {op.name: np.zeros(op.levels + 1, np.int64) for op in thresholds}
-    channels = {op.name: np.zeros(len(op.thresholds), np.int64) for op in thresholds}
+    counter = Counter(net, layers, record.of_layers)
+    histograms = {op.name: np.zeros(op.levels + 1, np.int64) for op in counter.thresholds}
+    channels = {op.name: np.zeros(len(op.thresholds), np.int64) for op in counter.thresholds}
     confusion: Tensor | None = None
     samples = labelled = 0
 
@@ -277,17 +277,14 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         size = len(codes)
         if size == 0:
             continue
-        scores, tallies = run_and_tally(net, codes, counted)
-        for op in thresholds:
-            found = tallies[op.name]
-            assert found.histogram is not None
-            histograms[op.name] += found.histogram
-            channels[op.name] += found.active.sum((0, 1))
+        found = counter.run(codes)
+        for op in counter.thresholds:
+            histograms[op.name] += found.histograms[op.name]
+            channels[op.name] += found.channels[op.name]
         if labels is not None:
             labelled += size
-            confusion = _confuse(confusion, scores, labels)
-        in_batch = {layer.op.name: count(layer, tallies) for layer in layers}
-        record.add(in_batch, size, labels, scores.shape[-1])
+            confusion = _confuse(confusion, found.scores, labels)
+        record.add(found.counts, labels, found.scores.shape[-1])
         samples += size
     if record.worst is None:
         raise MaqdError("simulate got no samples; give at least one batch of codes")

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd_snn.compiled import fast, machine_code, over_batch
+
 Array = NDArray[np.int64]
 
 BINS = 1024
 PERCENTILES = (5, 25, 50, 75, 95)
+TOGETHER = 1024  # samples
 LIMB = 20  # bits; squares are added limb by limb, so that int64 holds them
-CHUNK = 1 << 20  # columns: 2^20 products of two limbs stay below 2^60
+HALF = 26  # bits; a number of twice as many is multiplied half by half, and 1024 such products fit uint64
 
 
 @dataclass(frozen=True)
@@ -62,43 +65,108 @@ class Statistics:
     def __init__(self, ceilings: Sequence[int]) -> None:
         rows = len(ceilings)
         self.samples = 0
-        self.sums = [0] * rows
-        self.squares = [0] * rows
-        self.smallest = np.full(rows, np.iinfo(np.int64).max)
-        self.largest = np.full(rows, -1)
-        self.widths = np.array([-(-(ceiling + 1) // BINS) for ceiling in ceilings], np.int64)
-        self.histogram = np.zeros((rows, BINS), np.int64)
+        self._sums = [0] * rows
+        self._squares = [0] * rows
+        self._smallest = np.full(rows, np.iinfo(np.int64).max)
+        self._largest = np.full(rows, -1)
+        self._widths = np.array([-(-(ceiling + 1) // BINS) for ceiling in ceilings], np.int64)
+        self._histogram = np.zeros((rows, BINS), np.int64)
+        self._narrow = all(ceiling < 1 << (2 * HALF) for ceiling in ceilings)
+        self._waiting: list[Array] = []  # small batches are worked on together
+        self._waiting_samples = 0
 
     def add(self, values: Array) -> None:
-        """Take in the counts (R, B) of a batch, B >= 1."""
+        """Take in the counts (R, B) of a batch, B >= 1; the array is kept for a while."""
+        self.samples += values.shape[1]
         if not len(values):
-            self.samples += values.shape[1]
             return
-        for start in range(0, values.shape[1], CHUNK):
-            part = values[:, start : start + CHUNK]
-            self.samples += part.shape[1]
-            self.sums = [total + int(new) for total, new in zip(self.sums, part.sum(1), strict=True)]
-            self.squares = [total + new for total, new in zip(self.squares, sums_of_squares(part), strict=True)]
-            np.minimum(self.smallest, part.min(1), out=self.smallest)
-            np.maximum(self.largest, part.max(1), out=self.largest)
-            np.add.at(self.histogram, (np.arange(len(part))[:, None], part // self.widths[:, None]), 1)
+        self._waiting.append(values)
+        self._waiting_samples += values.shape[1]
+        if self._waiting_samples >= TOGETHER:
+            self._work()
+
+    def _work(self) -> None:
+        if not self._waiting:
+            return
+        values = np.concatenate(self._waiting, axis=1)
+        self._waiting, self._waiting_samples = [], 0
+        for start in range(0, values.shape[1], TOGETHER):
+            part = np.ascontiguousarray(values[:, start : start + TOGETHER])
+            if fast() and self._narrow:
+                sums, squares = self._by_machine_code(part)
+            else:
+                sums, squares = self._by_numpy(part)
+            self._sums = [total + new for total, new in zip(self._sums, sums, strict=True)]
+            self._squares = [total + new for total, new in zip(self._squares, squares, strict=True)]
+
+    def _by_machine_code(self, part: Array) -> tuple[list[int], list[int]]:
+        found = np.zeros((4, len(part)), np.uint64)
+        results = found, self._smallest, self._largest, self._histogram
+        over_batch(machine_code(add_up), len(part), part, self._widths, *results)
+        sums, *squares = found.tolist()
+        shifts = (2 * HALF, HALF + 1, 0)
+        return sums, [
+            sum(n << shift for n, shift in zip(row, shifts, strict=True)) for row in zip(*squares, strict=True)
+        ]
+
+    def _by_numpy(self, part: Array) -> tuple[list[int], list[int]]:
+        np.minimum(self._smallest, part.min(1), out=self._smallest)
+        np.maximum(self._largest, part.max(1), out=self._largest)
+        bins = part // self._widths[:, None] + np.arange(len(part))[:, None] * BINS
+        found = np.bincount(bins.ravel(), minlength=self._histogram.size)
+        self._histogram += found.reshape(self._histogram.shape)
+        return part.sum(1).tolist(), sums_of_squares(part)
+
+    def sum(self, row: int) -> int:
+        """Return the sum of count `row` over the samples so far."""
+        self._work()
+        return self._sums[row]
+
+    def sum_of_squares(self, row: int) -> int:
+        """Return the sum of the squares of count `row` over the samples so far."""
+        self._work()
+        return self._squares[row]
 
     def spread(self, row: int) -> Spread:
         """Return the spread of count `row` over the samples so far."""
-        samples, total = self.samples, self.sums[row]
-        variance = samples * self.squares[row] - total**2  # times samples^2, exactly
-        rising = self.histogram[row].cumsum()
-        width, smallest = int(self.widths[row]), int(self.smallest[row])
+        self._work()
+        samples, total = self.samples, self._sums[row]
+        variance = samples * self._squares[row] - total**2  # times samples^2, exactly
+        rising = self._histogram[row].cumsum()
+        width, smallest = int(self._widths[row]), int(self._smallest[row])
         ranks = [max(1, -(-percent * samples // 100)) for percent in PERCENTILES]
-        bins = [int(np.searchsorted(rising, rank)) for rank in ranks]
+        bins = np.searchsorted(rising, ranks).tolist()
         return Spread(
             total / samples,
             math.sqrt(variance) / samples,
             smallest,
-            int(self.largest[row]),
+            int(self._largest[row]),
             width,
             *(found * width for found in bins),
         )
+
+
+def add_up(
+    start: int, stop: int, values: Any, widths: Any, found: Any, smallest: Any, largest: Any, histogram: Any
+) -> None:
+    """Take in rows start..stop of (R, B <= 1024) counts below 2^52.
+
+    `found` is (4, R) uint64: sums, and sums of the products of high halves, of high and low, and of low halves.
+    """
+    for r in range(start, stop):
+        total, high, mixed, low = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
+        width = widths[r]
+        for b in range(values.shape[1]):
+            value = values[r, b]
+            smallest[r] = min(smallest[r], value)
+            largest[r] = max(largest[r], value)
+            histogram[r, value // width] += 1
+            upper, lower = np.uint64(value >> HALF), np.uint64(value & ((1 << HALF) - 1))
+            total += np.uint64(value)
+            high += upper * upper
+            mixed += upper * lower
+            low += lower * lower
+        found[0, r], found[1, r], found[2, r], found[3, r] = total, high, mixed, low
 
 
 def sums_of_squares(values: Array) -> list[int]:

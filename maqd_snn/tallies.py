@@ -74,10 +74,11 @@ def alike(maps: Sequence[Array], size: int) -> Classes:
     >>> [part.tolist() for part in alike([np.array([[0, 1, 1, 0]])], 4)]
     [[0, 3], [1, 2]]
     """
-    stacked = np.concatenate([np.zeros((1, size), np.int64), *maps])
-    _, of = np.unique(stacked, axis=1, return_inverse=True)
-    flat = of.reshape(-1)
-    return tuple(np.flatnonzero(flat == index) for index in dict.fromkeys(flat.tolist()))
+    found: dict[bytes, list[int]] = {}
+    columns = np.ascontiguousarray(np.concatenate([np.zeros((1, size), np.int64), *maps]).T)
+    for index, column in enumerate(columns):
+        found.setdefault(column.tobytes(), []).append(index)
+    return tuple(np.array(part, np.int64) for part in found.values())
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Tally:
     units: Array | None = None
     serial: Array | None = None
     histogram: Array | None = None
+
+    @cached_property
+    def per_zone(self) -> Array:
+        """Nonzero values of all channels, (B, Z)."""
+        total: Array = self.active.sum(2)
+        return total
 
 
 def tally(x: Tensor, zones: Zones, levels: tuple[int, int] | None) -> Tally:

@@ -268,5 +268,43 @@ def reached_16(
     return signature, codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def count_16(
+    context: Any, x: Any, x_from: Any, line_step: Any, lines: Any, x_step: Any, number: Any, sums: Any, at: Any
+) -> Any:
+    """Add to 16 sums (uint16), for each of 16 channels, how many of `lines` times `number` positions hold no zero."""
+    signature = types.void(x, x_from, line_step, lines, x_step, number, sums, at)
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
+        values, totals = (
+            context.make_array(signature.args[k])(context, builder, value=arguments[k]).data for k in (0, 6)
+        )
+        _, first, next_line, many_lines, step, many, _, target = arguments
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), LANES)
+        wide = ir.VectorType(ir.IntType(16), LANES)
+
+        def count_line(line: Number, before: list[Number]) -> list[Number]:
+            start = builder.add(first, builder.mul(line, next_line))
+
+            def count(k: Number, found: list[Number]) -> list[Number]:
+                read = _load(builder, values, builder.add(start, builder.mul(k, step)), kind, 1)
+                nonzero = builder.icmp_unsigned("!=", read, ir.Constant(kind, None))
+                return [builder.add(found[0], builder.zext(nonzero, wide))]
+
+            def several(k: Number, found: list[Number]) -> list[Number]:
+                for u in range(4):
+                    found = count(builder.add(k, _whole(u)), found)
+                return found
+
+            k, *found = _loop(builder, _whole(0), many, 4, before, several)
+            return _loop(builder, k, many, 1, found, count)[1:]
+
+        before = _load(builder, totals, target, wide, 2)
+        _store(builder, _loop(builder, _whole(0), many_lines, 1, [before], count_line)[1], totals, target)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 look_up_16, look_up_32, look_up_64 = (_block(tile, table=True) for tile in (16, 32, 64))
 multiply_16 = _block(16, table=False)

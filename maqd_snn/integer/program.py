@@ -61,7 +61,7 @@ STEP = np.dtype(
             *("out_wide", "out_at", "out_stride", "out_height", "out_width", "out_channels"),
             *("step_h", "step_w", "pad_h", "pad_w", "kernel_h", "kernel_w", "groups"),
             *("planes", "per_position", "padded_width", "image", "count", "limit", "tile", "tiles", "tiles_to"),
-            *("levels", "theta", "theta_step", "flip", "zero_point", "kept", "entry"),
+            *("levels", "theta", "theta_step", "flip", "zero_point", "kept", "entry", "entry_to"),
         )
     ]
 )
@@ -71,9 +71,11 @@ TILE = np.dtype([(name, np.int64) for name in ("weight", "taps", "theta", "out")
 ENTRY = np.dtype(
     [
         (name, np.int64)
-        for name in ("zones", "zone_of", "largest", "by_channel", "channels", "histogram", "rows", "rows_to")
+        for name in ("positions", "zones", "runs", "runs_to", "largest", "channels", "histogram", "rows", "rows_to")
     ]
 )
+# Positions of one zone: first + line * line_step + k * step.
+RUN = np.dtype([(name, np.int64) for name in ("first", "line_step", "lines", "step", "number", "zone")])
 ROW = np.dtype([(name, np.int64) for name in ("target", "per_zone", "effective")])
 
 
@@ -143,31 +145,35 @@ class Tally:
     """What a program counts on the way, by the names of ops.
 
     Attributes:
-        entries, rows: records of `ENTRY` and `ROW`. zone_of: zone of each position. per_zone: (3, Z) for each row:
-        factors of nonzero values, of their magnitudes, and of the ones of their binary form. effective: (Z, C) factors
-        of nonzero values.
-        entry_of: index of the entry by the name of the op. counts, channels, levels: sizes of the results.
+        entries, runs, rows: records of `ENTRY`, `RUN` and `ROW`.
+        per_zone: for each row (1, Z) factors of nonzero values; of levels above 1 (3, Z): of their magnitudes and of
+        the ones of their binary form, too. effective: (Z, C) factors of nonzero values.
+        entry_of: (first, behind the last) of the entries of a step, by its name.
+        sums: the row of `rows`' targets that each count comes from, and times: the factor.
+        channels, levels: sizes of the results.
     """
 
     entries: Array
+    runs: Array
     rows: Array
-    zone_of: Array
     per_zone: Array
     effective: Array
-    entry_of: Mapping[str, int]
-    counts: int
+    entry_of: Mapping[str, tuple[int, int]]
+    sums: NDArray[np.int64]
+    times: NDArray[np.int64]
     channels: int
     levels: int
 
 
 NO_TALLY = Tally(
     np.zeros(0, ENTRY),
+    np.zeros(0, RUN),
     np.zeros(0, ROW),
-    np.zeros(0, np.int32),
     np.zeros(0, np.int64),
     np.zeros(0, np.int64),
     {},
-    0,
+    np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
     0,
     0,
 )
@@ -263,13 +269,13 @@ class Program:
         within = {product.name for product in self.fused.values()}
         return [op for op in self.graph if op.name not in within and not isinstance(op, ops.Flatten | ops.Readout)]
 
-    def _source(self, name: str) -> str:
+    def source(self, name: str) -> str:
         """Return the op whose output is read where `name` is asked for: nothing is done to flatten it."""
         op = next(op for op in self.graph if op.name == name)
-        return self._source(op.inputs[0]) if isinstance(op, ops.Flatten) else name
+        return self.source(op.inputs[0]) if isinstance(op, ops.Flatten) else name
 
     def _inputs(self, op: Op) -> list[str]:
-        return [self._source(name) for name in (self.fused.get(op.name, op)).inputs]
+        return [self.source(name) for name in (self.fused.get(op.name, op)).inputs]
 
     def _lay_out(self) -> None:
         """Give every output a place, memory being used again, and collect the constants."""
@@ -329,7 +335,7 @@ class Program:
     def _fill(self, line: Array, op: Op) -> None:
         """Write the record of one step."""
         out = self.places[op.name]
-        step: dict[str, Any] = {"kept": NONE, "entry": NONE, "groups": 1, "planes": 1}
+        step: dict[str, Any] = {"kept": NONE, "groups": 1, "planes": 1}
         step |= {"out_wide": out.wide, "out_at": out.at, "out_stride": out.stride}
         step |= dict(zip(("out_channels", "out_height", "out_width"), out.shape, strict=True))
         inputs = [self.places[name] for name in self._inputs(op)]
@@ -458,21 +464,22 @@ class Program:
             offsets[name] = width
             steps["kept"][self.observable.index(name)] = width
             width += prod(self.shapes[name])
-        for name, entry in tally.entry_of.items():
-            steps["entry"][self.observable.index(name)] = entry
-        entries = tally.entries
-        active = max((int(e["zones"]) * self.places[n].shape[0] for n, e in _entries(tally)), default=0)
-        met = 256 * int(entries["zones"].max(initial=0))
+        entries, active = tally.entries, 0
+        for name, (first, behind) in tally.entry_of.items():
+            index = self.observable.index(name)
+            steps["entry"][index], steps["entry_to"][index] = first, behind
+            active = max(active, int(entries["zones"][first:behind].max()) * _up(self.places[name].shape[0], LANES))
+        zones = int(entries["zones"].max(initial=0))
         flat = codes.to(torch.int32).flatten(1).contiguous().numpy()
         batch = len(flat)
         outputs = np.zeros((batch, width), np.int32)
-        counts = np.zeros((batch, tally.counts), np.int64)
+        sums = np.zeros((batch, int(tally.sums.max(initial=-1)) + 1), np.int64)
         channels, levels = np.zeros((batch, tally.channels), np.int64), np.zeros((batch, tally.levels), np.int64)
-        sizes = np.array([*self.sizes, active, met], np.int64)
+        sizes = np.array([*self.sizes, active, zones], np.int64)
         if batch:
             over_batch(
-                run, batch, flat, steps, *self.constants, sizes, outputs, entries, tally.rows, tally.zone_of,
-                tally.per_zone, tally.effective, counts, channels, levels,
+                run, batch, flat, steps, *self.constants, sizes, outputs, entries, tally.runs, tally.rows,
+                tally.per_zone, tally.effective, sums, channels, levels,
             )  # fmt: skip
         found = {
             name: torch.from_numpy(outputs[:, at : at + prod(self.shapes[name])])
@@ -480,11 +487,7 @@ class Program:
             .view(batch, *self.shapes[name])
             for name, at in offsets.items()
         }
-        return Result(found, counts, channels.sum(0), levels.sum(0))
-
-
-def _entries(tally: Tally) -> list[tuple[str, Any]]:
-    return [(name, tally.entries[index]) for name, index in tally.entry_of.items()]
+        return Result(found, sums[:, tally.sums] * tally.times, channels.sum(0), levels.sum(0))
 
 
 def _pairs(**pairs: Pair) -> dict[str, int]:

@@ -15,6 +15,7 @@ from maqd_snn.compiled import machine_code
 from maqd_snn.integer.blocks import (
     LANES,
     POSITIONS,
+    count_16,
     look_up_16,
     look_up_32,
     look_up_64,
@@ -202,43 +203,46 @@ def keep(x: Any, step: Any, channels: int, out: Any) -> None:
 
 @machine_code
 def count_values(
-    x: Any, stride: int, positions: int, channels: int, zone_of: Any, entry: Any, rows: Any, per_zone: Any,
-    effective: Any, active: Any, levels: Any, found: Any, by_channel: Any, histogram: Any,
+    x: Any, at: int, stride: int, channels: int, entry: Any, runs: Any, rows: Any, per_zone: Any, effective: Any,
+    active: Any, totals: Any, levels: Any, found: Any, by_channel: Any, histogram: Any,
 ) -> None:  # fmt: skip
-    """Count the values (P, C) of one op: by zone and channel (`active`), of levels also how often each was met."""
+    """Count the values (P, C) of one op: by zone and channel (`active`), of levels also how often each was met.
+
+    `totals` are three lines, Z each: nonzero values, their magnitudes, the ones of their binary form; where values are
+    0 and 1 the first line stands for all.
+    """
     zones = entry.zones
-    totals = np.zeros((3, zones), np.int64)  # nonzero values, their magnitudes, the ones of their binary form
-    if entry.by_channel:
-        active[: zones * channels] = 0
-        for p in range(positions):
-            z = zone_of[entry.zone_of + p]
-            values, sums = x[p * stride : p * stride + channels], active[z * channels : (z + 1) * channels]
-            if entry.largest == 1:
-                for c in range(channels):
-                    sums[c] += values[c]
-            else:
-                for c in range(channels):
-                    sums[c] += np.uint16(values[c] != 0)
-        for z in range(zones):
-            total = np.int64(0)
-            sums = active[z * channels : (z + 1) * channels]
-            for c in range(channels):
-                total += sums[c]
-            totals[:, z] = total
-    else:
-        for p in range(positions):
-            values = x[p * stride : p * stride + channels]
-            nonzero = np.int32(0)
-            for c in range(channels):
-                nonzero += np.int32(values[c] != 0)
-            totals[0, zone_of[entry.zone_of + p]] += nonzero
+    width = (channels + LANES - 1) // LANES * LANES
+    for i in range(zones * width):
+        active[i] = 0
+    for index in range(entry.runs, entry.runs_to):
+        run = runs[index]
+        for c in range(0, channels, LANES):
+            count_16(
+                x, at + run.first * stride + c, run.line_step * stride, run.lines, run.step * stride, run.number,
+                active, run.zone * width + c,
+            )  # fmt: skip
+    nonzero = np.int64(0)
+    for z in range(zones):
+        sums = active[z * width : z * width + channels]
+        total = np.int32(0)
+        for c in range(channels):
+            total += np.int32(sums[c])
+        totals[z] = total
+        nonzero += total
+    kinds = 1
     if entry.largest > 1:
-        totals[1:] = 0
+        kinds = 3
+        for i in range(zones, 3 * zones):
+            totals[i] = 0
         levels[: zones * 256] = 0
-        for p in range(positions):
-            first = zone_of[entry.zone_of + p] * 256
-            for c in range(channels):
-                levels[first + x[p * stride + c]] += 1
+        for index in range(entry.runs, entry.runs_to):
+            run = runs[index]
+            for line in range(run.lines):
+                for k in range(run.number):
+                    first = at + (run.first + line * run.line_step + k * run.step) * stride
+                    for c in range(channels):
+                        levels[run.zone * 256 + x[first + c]] += 1
         for z in range(zones):
             for k in range(1, entry.largest + 1):
                 met = np.int64(levels[z * 256 + k])
@@ -246,28 +250,33 @@ def count_values(
                 while rest:
                     ones += rest & 1
                     rest >>= 1
-                totals[1, z] += met * k
-                totals[2, z] += met * ones
+                totals[zones + z] += met * k
+                totals[2 * zones + z] += met * ones
                 if entry.histogram != NONE:
                     histogram[entry.histogram + k] += met
     elif entry.histogram != NONE:
-        histogram[entry.histogram + 1] += totals[0].sum()
+        histogram[entry.histogram + 1] += nonzero
     if entry.histogram != NONE:
-        histogram[entry.histogram] += positions * channels - totals[0].sum()
+        histogram[entry.histogram] += entry.positions * channels - nonzero
+        all_sums = by_channel[entry.channels : entry.channels + channels]
         for z in range(zones):
+            sums = active[z * width : z * width + channels]
             for c in range(channels):
-                by_channel[entry.channels + c] += active[z * channels + c]
+                all_sums[c] += sums[c]
     for index in range(entry.rows, entry.rows_to):
         row = rows[index]
-        total = np.int64(0)
-        for kind in range(3):
-            for z in range(zones):
-                total += per_zone[row.per_zone + kind * zones + z] * totals[kind, z]
+        total_of_row = np.int64(0)
+        for i in range(kinds * zones):
+            total_of_row += per_zone[row.per_zone + i] * totals[i]
         if row.effective != NONE:
-            of_row = effective[row.effective : row.effective + zones * channels]
-            for i in range(zones * channels):
-                total += of_row[i] * np.int64(active[i])
-        found[row.target] += total
+            for z in range(zones):
+                sums = active[z * width : z * width + channels]
+                factors = effective[row.effective + z * channels : row.effective + (z + 1) * channels]
+                part = np.int64(0)
+                for c in range(channels):
+                    part += np.int64(factors[c]) * np.int64(sums[c])
+                total_of_row += part
+        found[row.target] += total_of_row
 
 
 @machine_code
@@ -289,8 +298,8 @@ def run(
     sizes: Any,  # levels, sums, patterns, floats: numbers that a sample needs
     kept: Any,  # (B, ...) int32
     entries: Any,
+    runs: Any,
     rows: Any,
-    zone_of: Any,
     per_zone: Any,
     effective: Any,
     found: Any,  # (B, counts) int64
@@ -300,7 +309,8 @@ def run(
     """Run samples start..stop."""
     levels, sums = np.zeros(sizes[0], np.uint8), np.zeros(sizes[1], np.int32)
     bits, image = np.zeros(sizes[2], np.uint16), np.zeros(sizes[3], np.float32)
-    active, met = np.zeros(sizes[4], np.uint16), np.zeros(sizes[5], np.int32)
+    active, met = np.zeros(sizes[4], np.uint16), np.zeros(256 * sizes[5], np.int32)
+    totals = np.zeros(3 * sizes[5], np.int64)
     for b in range(start, stop):
         for index in range(len(steps)):
             step = steps[index]
@@ -349,17 +359,40 @@ def run(
                     keep(sums[step.out_at :], step, step.out_channels, kept[b, step.kept :])
                 else:
                     keep(levels[step.out_at :], step, step.out_channels, kept[b, step.kept :])
-            if len(entries) and step.entry != NONE:
-                positions = step.out_height * step.out_width
+            for entry in range(step.entry, step.entry_to):
                 if step.out_wide:
                     count_values(
-                        sums[step.out_at :], step.out_stride, positions, step.out_channels, zone_of,
-                        entries[step.entry], rows, per_zone, effective, active, met, found[b], by_channel[b],
+                        sums,
+                        step.out_at,
+                        step.out_stride,
+                        step.out_channels,
+                        entries[entry],
+                        runs,
+                        rows,
+                        per_zone,
+                        effective,
+                        active,
+                        totals,
+                        met,
+                        found[b],
+                        by_channel[b],
                         histogram[b],
-                    )  # fmt: skip
+                    )
                 else:
                     count_values(
-                        levels[step.out_at :], step.out_stride, positions, step.out_channels, zone_of,
-                        entries[step.entry], rows, per_zone, effective, active, met, found[b], by_channel[b],
+                        levels,
+                        step.out_at,
+                        step.out_stride,
+                        step.out_channels,
+                        entries[entry],
+                        runs,
+                        rows,
+                        per_zone,
+                        effective,
+                        active,
+                        totals,
+                        met,
+                        found[b],
+                        by_channel[b],
                         histogram[b],
-                    )  # fmt: skip
+                    )
