@@ -246,7 +246,6 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
     row = {
         "method": name,
         "accuracy": last.validation_accuracy,
-        "loss": last.validation_loss,
         "train": last.train_accuracy,
         "rate": last.spike_rate,
         "seconds": sum(entry.seconds for entry in history),
@@ -258,10 +257,10 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
 def method_table(rows: Sequence[Row]) -> list[str]:
     """Return a row for each variant."""
     return [
-        "| variant | validation accuracy | validation loss | training accuracy | neurons that fire |",
-        "|---|---|---|---|---|",
+        "| variant | validation accuracy | training accuracy | neurons that fire |",
+        "|---|---|---|---|",
         *(
-            f"| {row['method']} | {100 * row['accuracy']:.1f} % | {row['loss']:.3f} | {100 * row['train']:.1f} % "
+            f"| {row['method']} | {100 * row['accuracy']:.1f} % | {100 * row['train']:.1f} % "
             f"| {100 * row['rate']:.0f} % |"
             for row in rows
         ),

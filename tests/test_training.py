@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from maqd_snn import MaqdError, fold
@@ -51,9 +52,15 @@ def test_it_learns_real_digits_and_keeps_the_best_epoch(digits, tmp_path):
     result = fit(dataclasses.replace(SMALL, plan="16-M-32-M", epochs=8, batch_size=32), digits, tmp_path, quiet=True)
     assert [entry.epoch for entry in result.history] == list(range(1, 9))
     assert result.history[-1].train_loss < 0.7 * result.history[0].train_loss
-    measured = evaluate(result.model, digits.validation)
+    assert SMALL.label_smoothing > 0
+    measured = evaluate(result.model, digits.validation, label_smoothing=SMALL.label_smoothing)
     assert (measured.accuracy, measured.loss) == (result.best.validation_accuracy, result.best.validation_loss)
     assert measured.loss == min(entry.validation_loss for entry in result.history)
+    with torch.no_grad():
+        logits = result.model.readout.logits(result.model(digits.validation.codes))
+    right = F.cross_entropy(logits.float(), digits.validation.labels, label_smoothing=SMALL.label_smoothing)
+    assert measured.loss == pytest.approx(float(right), rel=1e-5)
+    assert evaluate(result.model, digits.validation).loss < measured.loss
     assert measured.accuracy > 0.7
     assert 0.05 < measured.spike_rate < 0.7
     net = fold(result.model)

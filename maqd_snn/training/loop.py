@@ -122,6 +122,7 @@ def evaluate(
     dataset: ImageDataset,
     team: Team | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    label_smoothing: float = 0.0,
 ) -> Evaluation | None:
     """Return what `model.eval()` does on the dataset, shared among the processes of the team.
 
@@ -148,7 +149,9 @@ def evaluate(
                 continue
             codes, labels = codes.to(device), labels.to(device)
             scores = model(codes, watch)
-            sums[0] += F.cross_entropy(model.readout.logits(scores).float(), labels, reduction="sum")
+            sums[0] += F.cross_entropy(
+                model.readout.logits(scores).float(), labels, reduction="sum", label_smoothing=label_smoothing
+            )
             sums[1] += (scores.argmax(1) == labels).sum()
     finally:
         model.train(was_training)
@@ -306,7 +309,7 @@ class Training:
         self._share_statistics()
         # Alone, a stop need not wait for the evaluation; of several, some might leave while others wait for them.
         stopped = (lambda: flag.number != 0) if self.team.size == 1 else (lambda: False)
-        measured = evaluate(self.model, self.validation, self.team, stopped)
+        measured = evaluate(self.model, self.validation, self.team, stopped, self.recipe.label_smoothing)
         if measured is None:
             self._leave(flag.number)
         self._end_epoch(measured, progress, board)
@@ -556,6 +559,9 @@ def same_recipe(values: Any, recipe: Recipe) -> bool:
 
 def best(history: list[Epoch]) -> Epoch:
     """Return the epoch of lowest validation loss, then highest validation accuracy, then the earliest.
+
+    The loss is that of the training, label smoothing included: without it, the confident epochs in the middle of a
+    training with smoothed labels would win over its end.
 
     The loss comes first because it is the finer measure: among 180 images a lucky epoch in the middle of the training
     can be right on one more than the last ones.

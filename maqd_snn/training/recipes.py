@@ -15,9 +15,15 @@ def digits() -> Recipe:
         name="digits",
         dataset="digits",
         plan="32-64-M-128",
+        norm="lbn-channel-mean",
+        pool_first=True,
+        gain=None,
         surrogate="triangle",
         epochs=40,
         batch_size=32,
+        optimizer="muon",
+        lr=0.1,
+        momentum=0.6,
         augment="warp",
     )
 
