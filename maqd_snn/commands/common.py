@@ -69,9 +69,9 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     lines: list[str] = []
     line = ""
     for name in SETTABLE:
-        if len(line) + len(flag(name)) > 96:
+        if len(line) + len(flag(name)) > 98:
             lines, line = [*lines, line], ""
-        line += f"  {flag(name)}"
+        line += f" {flag(name)}"
     parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join(
         [*lines, line]
     )
