@@ -20,6 +20,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "map": Bench("the mapper: verdicts, traffic against other placements, exactness of placed networks", "mapping"),
         "train": Bench("one training step beside its float twin and its peers", "train"),
         "witness": Bench("the event-driven executor against simulate: every counter both have", "witness"),
+        "simulate": Bench("the executor and the simulator beside the float twin, NeuroBench, SpikingJelly", "simulate"),
         "stream-memory": Bench("the peak memory of simulate over 10,000 and 1,000,000 samples", "stream_memory"),
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),

@@ -4,6 +4,7 @@ NeuroBench is run in float64: its own float32 sums are wrong beyond 2^24.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -42,15 +43,11 @@ def neurobench_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> Ne
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages that it imports
-        try:
-            from neurobench.metrics.static import ConnectionSparsity, Footprint
-            from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
-            from neurobench.models import TorchModel
-        except ImportError as error:
-            raise MissingExtraError("neurobench", "neurobench", "the comparison with NeuroBench") from error
-        model: Any = TorchModel(as_torch(net))
-        model.add_activation_module(Levels)
-        model.register_hooks()
+        model = _neurobench_model(net, torch.float64)
+        from neurobench.metrics.static import ConnectionSparsity, Footprint
+        from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
+        from neurobench.models import TorchModel
+
         operations, activations = SynapticOperations(), ActivationSparsity()
         sparse = 0.0
         counted: dict[str, float] = {}
@@ -70,6 +67,38 @@ def neurobench_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> Ne
             activation_sparsity=sparse / len(codes),
             footprint=float(Footprint()(single)),
         )
+
+
+def neurobench_runs(net: IntegerNetwork) -> Callable[[Tensor], object]:
+    """Return what runs a batch under NeuroBench and counts its synaptic operations, in float32, its own habit.
+
+    Raises:
+        MissingExtraError: NeuroBench is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = _neurobench_model(net, torch.float32)
+        from neurobench.metrics.workload import SynapticOperations
+
+    operations = SynapticOperations()
+
+    def run(codes: Tensor) -> object:
+        counted = operations(model, model(codes), (codes, None))
+        model.reset_hooks()
+        return counted
+
+    return run
+
+
+def _neurobench_model(net: IntegerNetwork, dtype: torch.dtype) -> Any:
+    try:
+        from neurobench.models import TorchModel
+    except ImportError as error:
+        raise MissingExtraError("neurobench", "neurobench", "the comparison with NeuroBench") from error
+    model: Any = TorchModel(as_torch(net, dtype))
+    model.add_activation_module(Levels)
+    model.register_hooks()
+    return model
 
 
 @dataclass(frozen=True)
@@ -96,10 +125,7 @@ def spikingjelly_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> 
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            from spikingjelly.activation_based import op_counter
-        except ImportError as error:
-            raise MissingExtraError("spikingjelly", "spikingjelly", "the comparison with SpikingJelly") from error
+        op_counter = _op_counter()
         # float32, its own habit: its counts are integers of Python, and 24.96 pJ are charged per byte that is read.
         model = as_torch(net, torch.float32)
         config = op_counter.SimpleEnergyConfig(cost_config=op_counter.SimpleEnergyCostConfig.int8())
@@ -114,3 +140,31 @@ def spikingjelly_counts(net: IntegerNetwork, codes: Tensor, batch: int = 10) -> 
             simple += float(op_counter.estimate_simple_energy(model, part, config=config).energy_total_pj)
         size = len(codes)
         return SpikingJellyCounts(version("spikingjelly"), synops / size, macs / size, acs / size, simple / size)
+
+
+def spikingjelly_runs(net: IntegerNetwork) -> Callable[[Tensor], object]:
+    """Return what runs a batch under SpikingJelly's counter of synaptic operations, in float32.
+
+    Raises:
+        MissingExtraError: SpikingJelly, or what its counters import, is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        op_counter = _op_counter()
+    model = as_torch(net, torch.float32)
+
+    def run(codes: Tensor) -> object:
+        counter = op_counter.SynOpCounter()
+        with torch.no_grad(), op_counter.DispatchCounterMode([counter], strict=False):
+            model(codes)
+        return counter.get_total()
+
+    return run
+
+
+def _op_counter() -> Any:
+    try:
+        from spikingjelly.activation_based import op_counter
+    except ImportError as error:
+        raise MissingExtraError("spikingjelly", "spikingjelly", "the comparison with SpikingJelly") from error
+    return op_counter

@@ -150,8 +150,16 @@ def check_input(op: Op, codes: Tensor) -> None:
         raise MaqdError(f"{op.name}: input codes must be an integer tensor, got {codes.dtype}")
     limits = torch.iinfo(codes.dtype)
     if codes.numel() and not (op.low <= limits.min and limits.max <= op.high):
-        smallest, largest = torch.aminmax(codes if codes.dtype in COMPARED else codes.to(torch.int64))
-        check_codes(int(smallest), int(largest), op.low, op.high)
+        smallest, largest = _limits(codes)
+        check_codes(smallest, largest, op.low, op.high)
+
+
+def _limits(codes: Tensor) -> tuple[int, int]:
+    if codes.device.type == "cpu":  # not by torch, whose threads would go on spinning beside those of a program
+        array = codes.numpy()
+        return int(array.min()), int(array.max())
+    smallest, largest = torch.aminmax(codes if codes.dtype in COMPARED else codes.to(torch.int64))
+    return int(smallest), int(largest)
 
 
 def _input(p: Prepared, values: Sequence[Tensor]) -> Tensor:

@@ -470,7 +470,8 @@ class Program:
             steps["entry"][index], steps["entry_to"][index] = first, behind
             active = max(active, int(entries["zones"][first:behind].max()) * _up(self.places[name].shape[0], LANES))
         zones = int(entries["zones"].max(initial=0))
-        flat = codes.to(torch.int32).flatten(1).contiguous().numpy()
+        # Not by torch: its threads would go on spinning, and take the cores from those of the program.
+        flat = codes.numpy().astype(np.int32).reshape(len(codes), prod(codes.shape[1:]))
         batch = len(flat)
         outputs = np.zeros((batch, width), np.int32)
         sums = np.zeros((batch, int(tally.sums.max(initial=-1)) + 1), np.int64)
