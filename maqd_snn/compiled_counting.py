@@ -29,13 +29,13 @@ class BatchCounts:
 
     Attributes:
         scores: output of the last op. counts: (R, B), a row for each count that was asked for.
-        channels: nonzero levels by channel; histograms: how often each level was met; by the names of threshold ops.
+        channels: nonzero levels by channel; levels: how often each was met; of one threshold op behind the other.
     """
 
     scores: Tensor
     counts: Array
-    channels: Mapping[str, Array]
-    histograms: Mapping[str, Array]
+    channels: Array
+    levels: Array
 
 
 class Counter:
@@ -56,20 +56,29 @@ class Counter:
     def run(self, codes: Tensor) -> BatchCounts:
         """Run one batch of codes (B, *input shape)."""
         executor = self.net.executor(codes.device)
+        if not self.in_program(executor):
+            return self._by_tallies(codes)
+        tally = self._tallies[executor]
+        assert tally is not None
+        output, result = executor.run_program(codes, tally)
+        return BatchCounts(output, result.counts.T, result.channels, result.levels)
+
+    def split(self, channels: Array, levels: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return `channels` and `levels` of `BatchCounts` by the names of threshold ops."""
+        by_channel, histograms = {}, {}
+        c = k = 0
+        for op in self.thresholds:
+            by_channel[op.name] = channels[c : c + len(op.thresholds)]
+            histograms[op.name] = levels[k : k + op.levels + 1]
+            c, k = c + len(op.thresholds), k + op.levels + 1
+        return by_channel, histograms
+
+    def in_program(self, executor: TorchExecutor) -> bool:
+        """Return whether the executor's program counts."""
         if executor not in self._tallies:
             program = executor.program
             self._tallies[executor] = None if program is None else self._plan(program)
-        tally = self._tallies[executor]
-        if tally is None:
-            return self._by_tallies(codes)
-        output, result = executor.run_program(codes, tally)
-        channels, histograms = {}, {}
-        c = k = 0
-        for op in self.thresholds:
-            channels[op.name] = result.channels[c : c + len(op.thresholds)]
-            histograms[op.name] = result.levels[k : k + op.levels + 1]
-            c, k = c + len(op.thresholds), k + op.levels + 1
-        return BatchCounts(output, result.counts.T, channels, histograms)
+        return self._tallies[executor] is not None
 
     def _plan(self, program: Program) -> Tally | None:
         return program_tally(self.net, program, self.layers, self.counted, self.asked)
@@ -80,13 +89,13 @@ class Counter:
         counts = np.zeros((len(self.asked), len(codes)), np.int64)
         for index, (op, name) in enumerate(self.asked):
             counts[index] = found[op][name]
-        channels, histograms = {}, {}
+        channels, levels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for threshold in self.thresholds:
             tally = tallies[threshold.name]
             assert tally.histogram is not None
-            channels[threshold.name] = tally.active.sum((0, 1))
-            histograms[threshold.name] = tally.histogram
-        return BatchCounts(scores.to(torch.int64), counts, channels, histograms)
+            channels.append(tally.active.sum((0, 1)))
+            levels.append(tally.histogram)
+        return BatchCounts(scores.to(torch.int64), counts, np.concatenate(channels), np.concatenate(levels))
 
 
 def program_tally(
@@ -109,9 +118,15 @@ def program_tally(
     rows_of: dict[str, list[tuple[int, Array, Array | None]]] = {name: [] for name in counted}
     row_of: dict[tuple[str, bytes], int] = {}  # counts that are multiples of each other are one row
     sums, times = np.zeros(len(asked), np.int64), np.ones(len(asked), np.int64)
+    # What an `Add` op charges, one for each nonzero term, is counted where the terms are added up.
+    adds = {layer.op.name: NONE for layer in layers if isinstance(layer.op, ops.Add)}
     number = 0
     for index, (op, name) in enumerate(asked):
         parts = terms[op][name]
+        if op in adds:
+            sums[index] = adds[op] = number
+            number += 1
+            continue
         factors = [values[term.of].factors(term) for term in parts]
         if len(parts) == 1 and factors[0][1] is None:
             times[index] = np.gcd.reduce(factors[0][0]) or 1
@@ -123,7 +138,7 @@ def program_tally(
             number += 1
             for term, (per_zone, effective) in zip(parts, factors, strict=True):
                 rows_of[term.of].append((int(sums[index]), per_zone, effective))
-    return _records(values, rows_of, sums, times, [layer.op for layer in layers])
+    return _records(values, rows_of, adds, sums, times, [layer.op for layer in layers])
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,7 @@ class _Value:
 def _records(
     values: Mapping[str, _Value],
     rows_of: Mapping[str, Sequence[tuple[int, Array, Array | None]]],
+    adds: Mapping[str, int],
     sums: Array,
     times: Array,
     graph: Sequence[Op],
@@ -203,6 +219,8 @@ def _records(
     entry_of: dict[str, tuple[int, int]] = {}
     # The entries of one step stand beside each other: a value and its flattened image are one there.
     for value in sorted(values.values(), key=lambda value: value.step):
+        if not rows_of[value.name] and value.name not in channels_at:
+            continue
         first_row, first_run = len(rows), len(runs)
         for target, per_zone, effective in rows_of[value.name]:
             rows.append((target, zones.add(per_zone), NONE if effective is None else by_channel.add(effective)))
@@ -219,6 +237,7 @@ def _records(
         zones.joined(),
         by_channel.joined(),
         entry_of,
+        adds,
         sums,
         times,
         channels,

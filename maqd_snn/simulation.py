@@ -27,7 +27,7 @@ from maqd_snn.counting import (
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import row
-from maqd_snn.streaming import Spread, Statistics, constant
+from maqd_snn.streaming import TOGETHER, Spread, Statistics, constant
 
 Array = NDArray[np.int64]
 
@@ -172,9 +172,26 @@ class _Record:
         self.by_class: Array | None = None
         self.class_samples: Array | None = None
         self.worst: WorstSample | None = None
+        self.classes = 0
+        self._waiting: list[tuple[Array, Array | None]] = []
+        self._waiting_samples = 0
 
     def add(self, values: Array, labels: Tensor | None, classes: int) -> None:
         """Take in a batch: its counts (R, B), in the order of `of_layers`, and the labels if there are any."""
+        self.classes = classes
+        self._waiting.append((values, None if labels is None else labels.cpu().numpy().astype(np.int64)))
+        self._waiting_samples += values.shape[1]
+        if self._waiting_samples >= TOGETHER:
+            self.work()
+
+    def work(self) -> None:
+        """Work on the batches that were taken in: they wait for each other, since small ones cost as much as large."""
+        if not self._waiting:
+            return
+        values = np.concatenate([counts for counts, _ in self._waiting], axis=1)
+        all_labels = [labels for _, labels in self._waiting if labels is not None]
+        labels = np.concatenate(all_labels) if len(all_labels) == len(self._waiting) else None
+        self._waiting, self._waiting_samples = [], 0
         before, size = self.statistics.samples, values.shape[1]
         offset = np.array([[self.fixed_total[name]] for name in self.total_names], np.int64)
         totals = np.zeros((0, size), np.int64)
@@ -183,11 +200,10 @@ class _Record:
         everything = np.concatenate([values, totals])
         self.statistics.add(everything)
         if labels is not None:
-            where = labels.cpu().numpy().astype(np.int64)
             if self.by_class is None or self.class_samples is None:
-                self.by_class = np.zeros((len(self.classed), classes), np.int64)
-                self.class_samples = np.zeros(classes, np.int64)
-            one_hot = (where[:, None] == np.arange(classes)).astype(np.int64)  # (B, classes)
+                self.by_class = np.zeros((len(self.classed), self.classes), np.int64)
+                self.class_samples = np.zeros(self.classes, np.int64)
+            one_hot = (labels[:, None] == np.arange(self.classes)).astype(np.int64)  # (B, classes)
             self.by_class += values[self.classed] @ one_hot
             self.class_samples += one_hot.sum(0)
         synops = everything[self.total_row["synops"]] if "synops" in self.total_row else np.zeros(size, np.int64)
@@ -267,8 +283,8 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         row(COUNTS, layer.op, "counting")  # an op without a rule is refused before the first batch
     record = _Record(layers)
     counter = Counter(net, layers, record.of_layers)
-    histograms = {op.name: np.zeros(op.levels + 1, np.int64) for op in counter.thresholds}
-    channels = {op.name: np.zeros(len(op.thresholds), np.int64) for op in counter.thresholds}
+    channel_sums = np.zeros(sum(len(op.thresholds) for op in counter.thresholds), np.int64)
+    level_sums = np.zeros(sum(op.levels + 1 for op in counter.thresholds), np.int64)
     confusion: Tensor | None = None
     samples = labelled = 0
 
@@ -278,18 +294,19 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
         if size == 0:
             continue
         found = counter.run(codes)
-        for op in counter.thresholds:
-            histograms[op.name] += found.histograms[op.name]
-            channels[op.name] += found.channels[op.name]
+        channel_sums += found.channels
+        level_sums += found.levels
         if labels is not None:
             labelled += size
             confusion = _confuse(confusion, found.scores, labels)
         record.add(found.counts, labels, found.scores.shape[-1])
         samples += size
+    record.work()
     if record.worst is None:
         raise MaqdError("simulate got no samples; give at least one batch of codes")
     if labelled not in (0, samples):
         raise MaqdError(f"simulate got labels for {labelled} of {samples} samples; give them with all batches or none")
+    channels, histograms = counter.split(channel_sums, level_sums)
     return SimulationReport(
         samples=samples,
         layers=tuple(

@@ -17,7 +17,7 @@ Array = NDArray[np.int64]
 
 BINS = 1024
 PERCENTILES = (5, 25, 50, 75, 95)
-TOGETHER = 1024  # samples
+TOGETHER = 1024  # samples that are worked on together
 LIMB = 20  # bits; squares are added limb by limb, so that int64 holds them
 HALF = 26  # bits; a number of twice as many is multiplied half by half, and 1024 such products fit uint64
 
@@ -72,24 +72,12 @@ class Statistics:
         self._widths = np.array([-(-(ceiling + 1) // BINS) for ceiling in ceilings], np.int64)
         self._histogram = np.zeros((rows, BINS), np.int64)
         self._narrow = all(ceiling < 1 << (2 * HALF) for ceiling in ceilings)
-        self._waiting: list[Array] = []  # small batches are worked on together
-        self._waiting_samples = 0
 
     def add(self, values: Array) -> None:
-        """Take in the counts (R, B) of a batch, B >= 1; the array is kept for a while."""
+        """Take in the counts (R, B) of a batch, B >= 1."""
         self.samples += values.shape[1]
         if not len(values):
             return
-        self._waiting.append(values)
-        self._waiting_samples += values.shape[1]
-        if self._waiting_samples >= TOGETHER:
-            self._work()
-
-    def _work(self) -> None:
-        if not self._waiting:
-            return
-        values = np.concatenate(self._waiting, axis=1)
-        self._waiting, self._waiting_samples = [], 0
         for start in range(0, values.shape[1], TOGETHER):
             part = np.ascontiguousarray(values[:, start : start + TOGETHER])
             if fast() and self._narrow:
@@ -119,17 +107,14 @@ class Statistics:
 
     def sum(self, row: int) -> int:
         """Return the sum of count `row` over the samples so far."""
-        self._work()
         return self._sums[row]
 
     def sum_of_squares(self, row: int) -> int:
         """Return the sum of the squares of count `row` over the samples so far."""
-        self._work()
         return self._squares[row]
 
     def spread(self, row: int) -> Spread:
         """Return the spread of count `row` over the samples so far."""
-        self._work()
         samples, total = self.samples, self._sums[row]
         variance = samples * self._squares[row] - total**2  # times samples^2, exactly
         rising = self._histogram[row].cumsum()

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from maqd_snn import MaqdError, build, fold
 from maqd_snn.compiled import numba_found
-from maqd_snn.integer import IntegerNetwork, ops, program
+from maqd_snn.compiled_counting import Counter
+from maqd_snn.counting import ceilings, layers_of
+from maqd_snn.eventdriven import run_events
+from maqd_snn.integer import IntegerNetwork, execute, ops, program
 from maqd_snn.integer.execute import PRODUCT_ROUTES, ROUTES
 from maqd_snn.integer.geometry import output_size
 from maqd_snn.integer.ops import Op
 from maqd_snn.integer.program import LOOK_UP_8, LOOK_UP_16, MULTIPLY, Form, product_form
+from maqd_snn.simulation import simulate
 
 needs_numba = pytest.mark.skipif(not numba_found(), reason="numba (the extra 'fast') is not installed")
 
@@ -159,6 +163,77 @@ def test_batches_of_any_size_give_the_same(batch: int) -> None:
         assert torch.equal(executor.run(codes.to(dtype)), executor.run(codes))
 
 
+# Counts: those of the program against those of tallies, and against the event-driven executor's counters.
+
+
+def assert_counts_are_right(net: IntegerNetwork, codes: Tensor) -> None:
+    labels = torch.arange(len(codes)) % net.shapes[net.ops[-1].name][0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "WORTH_COMPILING", 0)
+        report = simulate(net, [(codes, labels)])
+        executor = net.executor(CPU)
+        assert executor.program is not None
+        asked = [(layer.op.name, name) for layer in layers_of(net) for name in ceilings(layer)]
+        counter = Counter(net, layers_of(net), asked)
+        counter.run(codes)
+        assert counter.in_program(executor)
+    plain = IntegerNetwork(net.ops)
+    assert plain.executor(CPU, PRODUCT_ROUTES).program is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAQD_NO_NUMBA", "1")
+        assert simulate(plain, [(codes[:1], labels[:1]), (codes[1:], labels[1:])]) == report
+    events = run_events(net, codes)
+    for entry in report.layers:
+        for name, counted in events.layer(entry.name).counts.items():
+            if hasattr(entry, name):
+                assert int(counted.sum()) == getattr(entry, name), (entry.name, name)
+
+
+@needs_numba
+@settings(max_examples=25)
+@given(
+    levels=st.sampled_from([1, 2, 3, 15]),
+    pool=st.sampled_from([ops.MaxPool2d, ops.SumPool2d]),
+    low=st.sampled_from([0, -9]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_counts_of_networks_with_every_op(levels, pool, low, seed) -> None:
+    assume(pool is ops.MaxPool2d or 6 * levels <= 15)
+    rng = np.random.default_rng(seed)
+    net = shallow(rng, levels, 3, low, pool)
+    assert_counts_are_right(net, torch.from_numpy(rng.integers(low, 10, (3, 2, 9, 7))))
+
+
+@needs_numba
+@pytest.mark.parametrize("states", [2, 4])
+def test_counts_of_a_residual_network(make_model, random_codes, states) -> None:
+    model = make_model("resnet", states, 3, input_shape=(1, 8, 8), plan="16-16-32")
+    assert_counts_are_right(fold(model), random_codes(model))
+
+
+@needs_numba
+def test_levels_that_the_program_cannot_count_are_tallied(monkeypatch) -> None:
+    graph = [
+        ops.Input("input", shape=(4, 5, 5), zero_point=1, low=0, high=3, kind="events"),  # values -1..2
+        ops.Threshold("spike", ("input",), torch.ones(4, 1, dtype=torch.int64), torch.ones(4, dtype=torch.int64)),
+        ops.Conv2d("conv", ("spike",), torch.ones(8, 4, 3, 3, dtype=torch.int64)),
+        ops.MaxPool2d("pool", ("input",), (2, 2), (2, 2)),
+        ops.Conv2d("other", ("pool",), torch.ones(8, 4, 1, 1, dtype=torch.int64), padding=(1, 1)),
+        ops.SumPool2d("small", ("conv",), (2, 2), (1, 1)),
+        ops.SumPool2d("large", ("other",), (3, 3), (1, 1)),
+        ops.Add("sum", ("small", "large")),
+    ]
+    monkeypatch.setattr(execute, "WORTH_COMPILING", 0)
+    net = IntegerNetwork(graph)
+    codes = torch.randint(0, 4, (3, 4, 5, 5), generator=torch.Generator().manual_seed(0))
+    report = simulate(net, [codes])
+    assert net.executor(CPU).program is not None
+    events = run_events(net, codes)
+    for entry in report.layers:
+        for name, counted in events.layer(entry.name).counts.items():
+            assert int(counted.sum()) == getattr(entry, name, int(counted.sum()))
+
+
 # The form of a product follows from its bounds, never from a batch.
 
 
@@ -252,6 +327,7 @@ def test_a_program_that_is_wrong_is_found_and_left_aside(monkeypatch) -> None:
             "last gives levels -1..0, expected 0..255 at most",
         ),
         (ops.Conv2d("last", ("conv",), torch.full((1, 2, 1, 1), 2**30)), "sums of last reach"),
+        (ops.Add("last", ("conv", "conv", "conv")), "last adds up 3 values, expected 2"),
     ],
 )
 def test_why_a_network_has_no_program(last: Op, message: str) -> None:

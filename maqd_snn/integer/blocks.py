@@ -306,5 +306,45 @@ def count_16(
     return signature, codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def add_16(
+    context: Any, x: Any, x_from: Any, x_step: Any, y: Any, y_from: Any, y_step: Any, out: Any, out_from: Any,
+    out_step: Any, positions: Any, parts: Any,
+) -> Any:  # fmt: skip
+    """Write x + y (int32) of `positions` times `parts` times 16 channels; return how many of both are not zero."""
+    signature = types.int64(x, x_from, x_step, y, y_from, y_step, out, out_from, out_step, positions, parts)
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
+        wide = ir.VectorType(ir.IntType(32), LANES)
+        pointers = [context.make_array(signature.args[k])(context, builder, value=arguments[k]).data for k in (0, 3, 6)]
+        kinds = [ir.VectorType(context.get_data_type(signature.args[k].dtype), LANES) for k in (0, 3)]
+        firsts, steps = (arguments[1], arguments[4], arguments[7]), (arguments[2], arguments[5], arguments[8])
+
+        def position(p: Number, counts: list[Number]) -> list[Number]:
+            starts = [builder.add(first, builder.mul(p, step)) for first, step in zip(firsts, steps, strict=True)]
+
+            def part(c: Number, found: list[Number]) -> list[Number]:
+                at = [builder.add(start, builder.mul(c, _whole(LANES))) for start in starts]
+                total, nonzero = ir.Constant(wide, None), found[0]
+                for pointer, where, kind in zip(pointers[:2], at[:2], kinds, strict=True):
+                    read = _load(builder, pointer, where, kind, 1)
+                    there = builder.icmp_unsigned("!=", read, ir.Constant(kind, None))
+                    nonzero = builder.add(nonzero, builder.zext(there, wide))
+                    total = builder.add(total, read if kind == wide else builder.zext(read, wide))
+                _store(builder, total, pointers[2], at[2])
+                return [nonzero]
+
+            return _loop(builder, _whole(0), arguments[10], 1, counts, part)[1:]
+
+        counts = _loop(builder, _whole(0), arguments[9], 1, [ir.Constant(wide, None)], position)[1]
+        number = _whole(0)
+        for lane in range(LANES):
+            one = builder.extract_element(counts, ir.Constant(ir.IntType(32), lane))
+            number = builder.add(number, builder.zext(one, INT64))
+        return number
+
+    return signature, codegen
+
+
 look_up_16, look_up_32, look_up_64 = (_block(tile, table=True) for tile in (16, 32, 64))
 multiply_16 = _block(16, table=False)

@@ -61,7 +61,7 @@ STEP = np.dtype(
             *("out_wide", "out_at", "out_stride", "out_height", "out_width", "out_channels"),
             *("step_h", "step_w", "pad_h", "pad_w", "kernel_h", "kernel_w", "groups"),
             *("planes", "per_position", "padded_width", "image", "count", "limit", "tile", "tiles", "tiles_to"),
-            *("levels", "theta", "theta_step", "flip", "zero_point", "kept", "entry", "entry_to"),
+            *("levels", "theta", "theta_step", "flip", "zero_point", "kept", "entry", "entry_to", "adds"),
         )
     ]
 )
@@ -149,7 +149,8 @@ class Tally:
         per_zone: for each row (1, Z) factors of nonzero values; of levels above 1 (3, Z): of their magnitudes and of
         the ones of their binary form, too. effective: (Z, C) factors of nonzero values.
         entry_of: (first, behind the last) of the entries of a step, by its name.
-        sums: the row of `rows`' targets that each count comes from, and times: the factor.
+        adds: where an `Add` op's nonzero terms go, by its name. sums: the target that each count comes from, and times:
+        the factor.
         channels, levels: sizes of the results.
     """
 
@@ -159,6 +160,7 @@ class Tally:
     per_zone: Array
     effective: Array
     entry_of: Mapping[str, tuple[int, int]]
+    adds: Mapping[str, int]
     sums: NDArray[np.int64]
     times: NDArray[np.int64]
     channels: int
@@ -171,6 +173,7 @@ NO_TALLY = Tally(
     np.zeros(0, ROW),
     np.zeros(0, np.int64),
     np.zeros(0, np.int64),
+    {},
     {},
     np.zeros(0, np.int64),
     np.zeros(0, np.int64),
@@ -246,6 +249,8 @@ class Program:
                     return f"{op.name} is not followed by Linear alone"
             elif type(op) not in (ops.Input, ops.MaxPool2d, ops.SumPool2d, ops.Add, ops.Readout):
                 return f"{op.name} is a {type(op).__name__}"
+            elif isinstance(op, ops.Add) and len(op.inputs) != 2:
+                return f"{op.name} adds up {len(op.inputs)} values, expected 2"
             if self.bounds[op.name] > LARGEST_32 and not isinstance(op, ops.Readout):
                 return f"values of {op.name} reach {self.bounds[op.name]}"
             if isinstance(op, ops.Readout) and op is not self.graph[-1]:
@@ -335,7 +340,7 @@ class Program:
     def _fill(self, line: Array, op: Op) -> None:
         """Write the record of one step."""
         out = self.places[op.name]
-        step: dict[str, Any] = {"kept": NONE, "groups": 1, "planes": 1}
+        step: dict[str, Any] = {"kept": NONE, "adds": NONE, "groups": 1, "planes": 1}
         step |= {"out_wide": out.wide, "out_at": out.at, "out_stride": out.stride}
         step |= dict(zip(("out_channels", "out_height", "out_width"), out.shape, strict=True))
         inputs = [self.places[name] for name in self._inputs(op)]
@@ -464,6 +469,8 @@ class Program:
             offsets[name] = width
             steps["kept"][self.observable.index(name)] = width
             width += prod(self.shapes[name])
+        for name, target in tally.adds.items():
+            steps["adds"][self.observable.index(name)] = target
         entries, active = tally.entries, 0
         for name, (first, behind) in tally.entry_of.items():
             index = self.observable.index(name)

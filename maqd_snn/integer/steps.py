@@ -15,6 +15,7 @@ from maqd_snn.compiled import machine_code
 from maqd_snn.integer.blocks import (
     LANES,
     POSITIONS,
+    add_16,
     count_16,
     look_up_16,
     look_up_32,
@@ -166,20 +167,21 @@ def pool(x: Any, step: Any, out: Any) -> None:
 
 
 @machine_code
-def add(x: Any, x_stride: int, y: Any, y_stride: int, step: Any, out: Any) -> None:
-    """Write x + y, all (P, C)."""
-    if x_stride == y_stride == step.out_stride:
-        size = step.height * step.width * x_stride
-        left, right, found = x[:size], y[:size], out[:size]
-        for i in range(size):
-            found[i] = left[i] + right[i]
-        return
-    for p in range(step.height * step.width):
-        left = x[p * x_stride : p * x_stride + step.channels]
-        right = y[p * y_stride : p * y_stride + step.channels]
-        found = out[p * step.out_stride : p * step.out_stride + step.channels]
-        for c in range(step.channels):
-            found[c] = left[c] + right[c]
+def add(x: Any, y: Any, step: Any, out: Any) -> Any:
+    """Write x + y, all (P, C); return how many values of both are not zero."""
+    positions = step.height * step.width
+    whole = step.channels // LANES
+    nonzero = add_16(
+        x, step.in_at, step.in_stride, y, step.second_at, step.second_stride, out, step.out_at, step.out_stride,
+        positions, whole,
+    )  # fmt: skip
+    for p in range(positions):
+        for c in range(whole * LANES, step.channels):
+            left = x[step.in_at + p * step.in_stride + c]
+            right = y[step.second_at + p * step.second_stride + c]
+            out[step.out_at + p * step.out_stride + c] = left + right
+            nonzero += (left != 0) + (right != 0)
+    return nonzero
 
 
 @machine_code
@@ -342,13 +344,15 @@ def run(
                     pool(small, step, levels[step.out_at :])
             elif kind == ADD:
                 if step.in_wide and step.second_wide:
-                    add(wide, step.in_stride, sums[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                    nonzero = add(sums, sums, step, sums)
                 elif step.in_wide:
-                    add(wide, step.in_stride, levels[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                    nonzero = add(sums, levels, step, sums)
                 elif step.second_wide:
-                    add(small, step.in_stride, sums[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                    nonzero = add(levels, sums, step, sums)
                 else:
-                    add(small, step.in_stride, levels[step.second_at :], step.second_stride, step, sums[step.out_at :])
+                    nonzero = add(levels, levels, step, sums)
+                if step.adds != NONE:
+                    found[b, step.adds] = nonzero
             elif kind == CODES:
                 if step.out_wide:
                     take_codes(codes[b], step, sums[step.out_at :])
