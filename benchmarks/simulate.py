@@ -1,6 +1,6 @@
 """Images per second: the integer executor and the simulator beside the float twin, NeuroBench and SpikingJelly.
 
-    maqd bench simulate RUN [RUN ...] [--images 2048] [--rounds 5] [--threads 2] [--quick] [--out docs/simulator.md]
+    maqd bench simulate RUN [RUN ...] [--images 10000] [--rounds 5] [--threads 2] [--quick] [--out docs/simulator.md]
 
 RUN is the folder of a run on images, as `maqd train` makes one (`maqd train cifar10-vgg --epochs 1` will do: what
 is timed are trained weights, not their accuracy). Everything is run in turn, round after round, and medians are given;
@@ -120,17 +120,17 @@ def items(net: IntegerNetwork, recipe: Recipe) -> list[Item]:
         return scores
 
     found = [
-        Item(TWIN, each(twin), 1 / 4),
-        Item(TWIN_LAST, each(channels_last), 1 / 4),
-        Item(TWIN_OURS, each(ours), 1 / 4),
-        Item(PRODUCTS, each(net.executor(torch.device("cpu"), PRODUCT_ROUTES).run), 1 / 4),
+        Item(TWIN, each(twin), 1 / 16),
+        Item(TWIN_LAST, each(channels_last), 1 / 16),
+        Item(TWIN_OURS, each(ours), 1 / 16),
+        Item(PRODUCTS, each(net.executor(torch.device("cpu"), PRODUCT_ROUTES).run), 1 / 16),
         Item(EXECUTOR, each(net)),
         Item(COUNTED, lambda batches: simulate(net, batches)),
-        Item(MODULE, each(as_torch(net, torch.float32)), 1 / 8),
+        Item(MODULE, each(as_torch(net, torch.float32)), 1 / 40),
     ]
     for text, runs in ((NEUROBENCH, neurobench_runs), (SPIKINGJELLY, spikingjelly_runs)):
         try:
-            found.append(Item(text, each(runs(net)), 1 / 8))
+            found.append(Item(text, each(runs(net)), 1 / 40))
         except MissingExtraError as error:
             print(f"{text}: {error}", file=sys.stderr)
     return found
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the table between the markers of a Markdown file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--images", type=int, default=2048, help="test images (default: 2048)")
+    parser.add_argument("--images", type=int, default=10_000, help="test images (default: 10000)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted (default: 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and of the program (default: 2)")
     parser.add_argument("--quick", action="store_true", help="128 images, one round")
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "",
         f"From `maqd bench simulate`, {date.today()}, {options.threads} threads on {where['cores']} CPU cores, torch "
         f"{where['torch']}, batches of {BATCH}, medians of {rounds} rounds; {images:,} images for the executor and "
-        f"`simulate`, a quarter of them for float networks, an eighth for other tools.",
+        f"`simulate`, a sixteenth of them for the other networks, a fortieth for other tools.",
     ]
     if options.out:
         replace_between(options.out, BEGIN, END, "\n".join(rows))

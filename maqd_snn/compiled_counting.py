@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from maqd_snn.counting import COUNTS, Counted, Layer, Term, count, counted_values, run_and_tally
+from maqd_snn.counting import COUNTS, Counted, Layer, Term, count, run_and_tally
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.execute import TorchExecutor
 from maqd_snn.integer.geometry import row
@@ -42,14 +42,21 @@ class Counter:
     """Runs batches and counts, by the compiled program where the network has one that can count what is asked for.
 
     Args:
-        net: the network. layers: of `layers_of`. asked: (name of the op, name of the count) of each row.
+        net: the network. layers, counted: of `layers_of` and `counted_values`. asked: (name of the op, name of the
+        count) of each row.
     """
 
-    def __init__(self, net: IntegerNetwork, layers: Sequence[Layer], asked: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        net: IntegerNetwork,
+        layers: Sequence[Layer],
+        counted: Mapping[str, Counted],
+        asked: Sequence[tuple[str, str]],
+    ) -> None:
         self.net = net
         self.layers = layers
         self.asked = asked
-        self.counted = counted_values(net)
+        self.counted = counted
         self.thresholds = [layer.op for layer in layers if isinstance(layer.op, ops.Threshold)]
         self._tallies: dict[TorchExecutor, Tally | None] = {}
 

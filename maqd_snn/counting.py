@@ -237,9 +237,9 @@ def _zones(net: IntegerNetwork, name: str, takers: Sequence[Op]) -> Zones:
     return Zones(alike([rows for rows, _ in maps], shape[1]), alike([columns for _, columns in maps], shape[2]))
 
 
-def layers_of(net: IntegerNetwork) -> list[Layer]:
-    """Return every op of the network in its place, in order."""
-    flow, counted = flowing_values(net), counted_values(net)
+def layers_of(net: IntegerNetwork, counted: Mapping[str, Counted] | None = None) -> list[Layer]:
+    """Return every op of the network in its place, in order; `counted` as `counted_values` gives it, if at hand."""
+    flow, counted = flowing_values(net), counted_values(net) if counted is None else counted
     return [_layer(net, op, tuple(flow[name] for name in op.inputs), counted) for op in net.ops]
 
 

@@ -21,6 +21,7 @@ from maqd_snn.counting import (
     Counts,
     Layer,
     ceilings,
+    counted_values,
     fixed_counts,
     layers_of,
 )
@@ -278,11 +279,12 @@ def simulate(net: IntegerNetwork, batches: Iterable[Tensor | Sequence[Tensor]]) 
     """
     if isinstance(batches, Tensor):
         raise MaqdError("simulate takes an iterable of batches, got one tensor; put it into a list: [codes]")
-    layers = layers_of(net)
+    counted = counted_values(net)
+    layers = layers_of(net, counted)
     for layer in layers:
         row(COUNTS, layer.op, "counting")  # an op without a rule is refused before the first batch
     record = _Record(layers)
-    counter = Counter(net, layers, record.of_layers)
+    counter = Counter(net, layers, counted, record.of_layers)
     channel_sums = np.zeros(sum(len(op.thresholds) for op in counter.thresholds), np.int64)
     level_sums = np.zeros(sum(op.levels + 1 for op in counter.thresholds), np.int64)
     confusion: Tensor | None = None

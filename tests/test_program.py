@@ -12,7 +12,7 @@ from torch import Tensor
 from maqd_snn import MaqdError, build, fold
 from maqd_snn.compiled import numba_found
 from maqd_snn.compiled_counting import Counter
-from maqd_snn.counting import ceilings, layers_of
+from maqd_snn.counting import ceilings, counted_values, layers_of
 from maqd_snn.eventdriven import run_events
 from maqd_snn.integer import IntegerNetwork, execute, ops, program
 from maqd_snn.integer.execute import PRODUCT_ROUTES, ROUTES
@@ -174,7 +174,7 @@ def assert_counts_are_right(net: IntegerNetwork, codes: Tensor) -> None:
         executor = net.executor(CPU)
         assert executor.program is not None
         asked = [(layer.op.name, name) for layer in layers_of(net) for name in ceilings(layer)]
-        counter = Counter(net, layers_of(net), asked)
+        counter = Counter(net, layers_of(net), counted_values(net), asked)
         counter.run(codes)
         assert counter.in_program(executor)
     plain = IntegerNetwork(net.ops)

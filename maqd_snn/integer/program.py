@@ -482,7 +482,7 @@ class Program:
         batch = len(flat)
         outputs = np.zeros((batch, width), np.int32)
         sums = np.zeros((batch, int(tally.sums.max(initial=-1)) + 1), np.int64)
-        channels, levels = np.zeros((batch, tally.channels), np.int64), np.zeros((batch, tally.levels), np.int64)
+        channels, levels = np.zeros((batch, tally.channels), np.int32), np.zeros((batch, tally.levels), np.int64)
         sizes = np.array([*self.sizes, active, zones], np.int64)
         if batch:
             over_batch(
@@ -495,7 +495,7 @@ class Program:
             .view(batch, *self.shapes[name])
             for name, at in offsets.items()
         }
-        return Result(found, sums[:, tally.sums] * tally.times, channels.sum(0), levels.sum(0))
+        return Result(found, sums[:, tally.sums] * tally.times, channels.sum(0, dtype=np.int64), levels.sum(0))
 
 
 def _pairs(**pairs: Pair) -> dict[str, int]:

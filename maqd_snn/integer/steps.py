@@ -264,7 +264,7 @@ def count_values(
         for z in range(zones):
             sums = active[z * width : z * width + channels]
             for c in range(channels):
-                all_sums[c] += sums[c]
+                all_sums[c] += np.int32(sums[c])
     for index in range(entry.rows, entry.rows_to):
         row = rows[index]
         total_of_row = np.int64(0)
@@ -305,7 +305,7 @@ def run(
     per_zone: Any,
     effective: Any,
     found: Any,  # (B, counts) int64
-    by_channel: Any,  # (B, channels) int64
+    by_channel: Any,  # (B, channels) int32
     histogram: Any,  # (B, levels) int64
 ) -> None:
     """Run samples start..stop."""
