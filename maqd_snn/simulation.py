@@ -189,7 +189,7 @@ class _Record:
         """Work on the batches that were taken in: they wait for each other, since small ones cost as much as large."""
         if not self._waiting:
             return
-        values = np.concatenate([counts for counts, _ in self._waiting], axis=1)
+        values = np.ascontiguousarray(np.concatenate([counts.T for counts, _ in self._waiting]).T)
         all_labels = [labels for _, labels in self._waiting if labels is not None]
         labels = np.concatenate(all_labels) if len(all_labels) == len(self._waiting) else None
         self._waiting, self._waiting_samples = [], 0
