@@ -37,7 +37,7 @@ from maqd_snn.runs import machine, read_network, read_recipe
 from maqd_snn.simulation import simulate
 from maqd_snn.training import Recipe
 
-BATCH = 128
+BATCH = 64
 FASTER, DEARER = 3.0, 0.10  # what is asked for
 BEGIN, END = "<!-- simulate: maqd bench simulate -->", "<!-- end of simulate -->"
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="test images (default: 10000)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that are counted (default: 3)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch and of the program (default: 2)")
-    parser.add_argument("--quick", action="store_true", help="256 images, one round")
+    parser.add_argument("--quick", action="store_true", help="128 images, one round")
     parser.add_argument("--out", type=Path, help="Markdown file with the markers")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
