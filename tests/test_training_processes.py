@@ -21,9 +21,13 @@ from maqd_snn.training.loop import CHECKPOINT
 from maqd_snn.training.team import Alone, join
 
 RECIPE = dataclasses.replace(get_recipe("digits"), plan="4-M-8-M", batch_size=16, epochs=2, max_steps=120)
+SGD = dataclasses.replace(RECIPE, sync_stats=True, optimizer="sgd", lr=0.05, momentum=0.9)
 KINDS = {
-    "synchronized": dataclasses.replace(RECIPE, sync_stats=True),
-    "in parts": dataclasses.replace(RECIPE, sync_stats=True, accumulate=2),
+    "synchronized": SGD,
+    "in parts": dataclasses.replace(SGD, accumulate=2),
+    # Muon makes all singular values of an update equal, those of rounding errors too: two trainings that differ in one
+    # rounding part after some 50 steps. Until then they are as close as with SGD.
+    "synchronized, Muon": dataclasses.replace(RECIPE, sync_stats=True, epochs=1, max_steps=30),
     "local": RECIPE,
 }
 OPTIONS = ["--plan", "4-M-8-M", "--batch-size", "16", "--epochs", "2", "--max-steps", "120", "--quiet"]
@@ -76,8 +80,9 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(together, tmp_
     alone = fit(KINDS[kind], load_splits("digits"), tmp_path, quiet=True, team=Alone(torch.device("cpu")))
     tensors, state = read_tensors(together / kind / CHECKPOINT)
     ours, theirs = (losses(rows) for rows in (map(dataclasses.asdict, alone.history), state["history"]))
-    assert len(ours) == len(theirs) == 4
-    right = state["history"][0]["train_accuracy"] * 78 * 16  # a whole number: all samples were counted, each once
+    assert len(ours) == len(theirs) == 2 * KINDS[kind].epochs
+    steps = min(78, KINDS[kind].max_steps)
+    right = state["history"][0]["train_accuracy"] * steps * 16  # a whole number: all samples were counted, each once
     assert right == pytest.approx(round(right), abs=1e-6)
     if kind == "local":  # statistics of half the batch are others: the losses differ, by more than the tolerance
         assert theirs != pytest.approx(ours, rel=10 * LOSS_TOLERANCE)
@@ -107,7 +112,7 @@ def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(
     assert state["step"] > 0
     own, average = tensors["ranks"][:, 3:], tensors["model.parts.spike1.norm.running_mean"]
     assert not torch.equal(own[0], own[1])
-    assert torch.equal(own[:, :1].mean(0), average)
+    assert torch.equal(own[:, : average.numel()].mean(0), average)
     done = subprocess.run([*command, "--resume"], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "folded" in done.stdout
