@@ -134,7 +134,7 @@ class CoreLoad:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A bound of a layer's time from below, in ns per sample: its busiest core works through its operations."""
+    """A layer's time in ns per sample at the chip's time of one operation: its busiest core works through them."""
 
     stage: str
     busiest_synops: float
@@ -241,8 +241,8 @@ def traffic(placement: Placement, sent: Activity, flow: NDArray[np.int64] | None
     """Return what the activity costs on a placement.
 
     Energy: a message within a tile costs the chip's `local_pj`, another one its links, `hop_x_pj` and `hop_y_pj` each,
-    and `chip_hop_pj` for a link between chips. Time: a layer takes at least the operations of its busiest core times
-    `synop_ns`, on average over the samples; what its messages take on the way (`hop_ns`) is not in it.
+    and `chip_hop_pj` for a link between chips. Time: the operations of a layer's busiest core times `synop_ns`,
+    on average over the samples; what its messages take on the way (`hop_ns`) is not in it.
     """
     plan, chip = placement.plan, placement.plan.chip
     flow = flows(plan, sent) if flow is None else flow

@@ -46,7 +46,7 @@ def draw(cost: Traffic, path: str | Path) -> None:
     else:
         _layers(axes[1], cost)
     _utilisation(axes[2], cost)
-    figure.suptitle(verdict(cost.placement.plan), fontsize=11, color=INK)
+    figure.suptitle(f"{verdict(cost.placement.plan)}\n", fontsize=11, color=INK)  # the empty line parts it from titles
     with atomic_path(target) as temporary:
         figure.savefig(temporary)
 
@@ -134,7 +134,7 @@ def _frame(axes: "Axes", extent: tuple[int, int], title: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.set_title(title, fontsize=9.5, color=INK)
+    axes.set_title(title, fontsize=9.5, color=INK, pad=10)
 
 
 def _links(axes: "Axes", cost: Traffic) -> None:
@@ -165,9 +165,9 @@ def _links(axes: "Axes", cost: Traffic) -> None:
     )  # fmt: skip
     if cost.busiest_link is not None:
         (x0, y0, x1, y1), number = cost.busiest_link
-        axes.annotate(
-            f"busiest: {number / n:,.0f}", ((x0 + x1) / 2, (y0 + y1) / 2), xytext=(0, 14), textcoords="offset points",
-            ha="center", fontsize=8, color=INK, bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": LINE},
+        axes.text(
+            0.5, -0.02, f"busiest: tile ({x0}, {y0}) to ({x1}, {y1}), {number / n:,.0f} messages",
+            transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK,
         )  # fmt: skip
     bar = axes.figure.colorbar(ScalarMappable(scale, "viridis_r"), ax=axes, fraction=0.035, pad=0.02, shrink=0.6)
     bar.ax.tick_params(labelsize=8, colors=INK)
@@ -225,7 +225,7 @@ def _utilisation(axes: "Axes", cost: Traffic) -> None:
         axes.text(1.02, index, f"{mean:.0%} / {most:.0%}", va="center", fontsize=8, color=INK)
     axes.set_yticks(range(len(shares)), list(shares), fontsize=8, color=INK)
     axes.set_xlim(0, 1.3)
-    axes.set_ylim(max(len(shares), 4) - 0.4, -0.6)
+    axes.set_ylim(max(len(shares), 6) - 0.4, -0.6)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=8, color=INK)
     axes.set_title("share of each limit: mean (bar) and fullest core (line)", fontsize=9.5, color=INK)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -102,11 +102,13 @@ def text_traffic(plan: Plan, cost: Traffic) -> str:
     lines.append(f"    energy        {total} of messages{priced}")
     lines += [f"                  no published price for {missing}" for missing in cost.unpriced]
     for layer in cost.layers:
-        time = "unknown" if layer.bound_ns is None else f"at least {layer.bound_ns / 1000:,.1f} us"
+        time = "unknown" if layer.bound_ns is None else f"{layer.bound_ns / 1000:,.1f} us"
         lines.append(
             f"    time          {layer.stage}: {time} ({layer.busiest_synops:,.0f} operations in its busiest core)"
         )
-    lines.append("                  of operations alone: the time of messages on the way is not added")
+    price = plan.chip.value("synop_ns")
+    each = "the time of one operation is unknown" if price is None else f"of operations alone, at {price:g} ns each"
+    lines.append(f"                  {each} (maqd chips {plan.chip.name}); the time of messages is not added")
     return "\n".join(lines)
 
 
