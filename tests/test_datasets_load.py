@@ -3,12 +3,12 @@
 import gzip
 import hashlib
 import shutil
-import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from maqd_snn.datasets import DATASETS, Card, ImageDataset, Splits, data_root, load, load_splits
 from maqd_snn.datasets.mnist import MNIST
@@ -114,8 +114,21 @@ def test_a_root_that_is_not_there_says_what_to_put_where(monkeypatch: pytest.Mon
         load("cifar10")
 
 
-def test_digits_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+def test_digits_are_those_that_scikit_learn_loads() -> None:
+    train, test = load("digits")
+    scans = load_digits()
+    expected = sorted(zip(map(bytes, scans.images.astype("uint8").reshape(-1, 64)), scans.target, strict=True))
+    ours = [
+        (bytes(image.numpy()), label)
+        for part in (train, test)
+        for image, label in zip(part.codes, part.labels, strict=True)
+    ]
+    assert sorted(ours) == expected
+
+
+@pytest.mark.parametrize("name", ["PACKAGE", "TABLE"])
+def test_digits_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(f"maqd_snn.datasets.digits.{name}", "not-there")
     with pytest.raises(MissingExtraError, match=r"'digits' needs the package 'scikit-learn'.*maqd-snn\[train\]"):
         load("digits")
 
