@@ -58,7 +58,7 @@ def _open_array(path: Path, file: IO[bytes], capacity: int) -> _Array:
     except KeyError as error:
         raise EventFileError(path, "no array: its .npy version is unknown", 0) from error
     except Exception as error:  # the header is Python text, parsed by NumPy: whatever it raises, it is damaged
-        raise EventFileError(path, f"no array: {type(error).__name__}: {str(error)[:200]}", 0) from error
+        raise EventFileError(path, f"no array: its header cannot be read ({type(error).__name__})", 0) from error
     if dtype.hasobject:
         raise EventFileError(path, "an array of Python objects; those are never loaded", 0)
     if fortran and len(shape) > 1:
