@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := -c constraints.txt
 
-.PHONY: demo test lint types imports wheel clean
+.PHONY: demo test fuzz lint types imports wheel clean
 
 # Continues what runs/digits holds: a second call trains nothing again.
 demo: $(VENV)/demo.stamp
@@ -13,6 +13,10 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# Half a minute for every event reader; docs/events-fuzzing.md has the long runs.
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python tests/fuzzing.py --seconds 30
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -2,12 +2,13 @@
 
     python tests/fuzzing.py [FORMAT ...] --seconds 30 [--corpus DIR] [--jobs 2] [--slice 120] [--table FILE]
 
-Each FORMAT (all, unless named) is fuzzed for so many seconds in processes of its own, in turns of `--slice` seconds. With
-`--corpus` what was found interesting is kept, and the seconds of all sittings add up in its ledger.json; `--table` writes
-the ledger into docs/events-fuzzing.md. An input is read strictly and leniently, by machine code and by NumPy, whole and in
-windows. A finding is any exception but EventFileError, a warning, a crash, an input that takes more than 20 seconds, a
-result that differs between these ways or from a plain decoder, and a reading whose peak of resident memory is above twice
-the decoded array (13 bytes an event) plus 64 MB. Findings are kept beside the corpus; exit code 1 where there is one.
+Each FORMAT (all, unless named) is fuzzed for so many seconds in processes of its own, in turns of `--slice` seconds.
+With `--corpus` what was found interesting is kept, and the seconds of all sittings add up in its ledger.json; `--table`
+writes the ledger into docs/events-fuzzing.md. An input is read strictly and leniently, by machine code and by NumPy,
+whole and in windows. A finding is any exception but EventFileError, a warning, a crash, an input that takes more than
+20 seconds, a result that differs between these ways or from a plain decoder, and a reading whose peak of resident
+memory is above twice the decoded array (13 bytes an event) plus 64 MB. Findings are kept beside the corpus; exit code 1
+where there is one.
 
 HDF5, AEDAT 4 and Event Stream are read as always by a worker process under a limit of memory; here it is forked from a
 process that has its libraries, so that inputs need milliseconds each.
@@ -41,8 +42,16 @@ import numpy as np
 
 from maqd_snn.benchmarks.document import replace_between
 from maqd_snn.compiled import NO_NUMBA
-from maqd_snn.datasets.events import EVENT_DTYPE, FORMATS, EventFileError, Events, read_recording, stream_events
-from maqd_snn.datasets.events import foreign, foreign_worker
+from maqd_snn.datasets.events import (
+    EVENT_DTYPE,
+    FORMATS,
+    EventFileError,
+    Events,
+    foreign,
+    foreign_worker,
+    read_recording,
+    stream_events,
+)
 from maqd_snn.files import write_text
 from maqd_snn.runs import machine
 
@@ -62,7 +71,7 @@ PLAIN: dict[str, tuple[Callable[[bytes], list[files.Row]], bytes]] = {
 }
 
 
-class Finding(Exception):
+class FindingError(Exception):
     """A reader did what it must not do."""
 
 
@@ -90,7 +99,7 @@ def seeds(name: str) -> list[bytes]:
             files.aedat2([*rows, (2**32 - 9, 1, 2, 1), (2**32 + 5, 1, 2, 1)], specials=True),
             files.aedat2(rows, "davis240", specials=True),
         ],
-        "aedat3": lambda: [files.aedat3(rows), files.aedat3([*rows, (2**31 + 9, 3, 4, 1)], 2, extras=True)],
+        "aedat3": lambda: [files.aedat3(rows), files.aedat3([*rows[:4], (2**31 + 9, 3, 4, 1)], 2, extras=True)],
         "evt2": lambda: [files.evt2(rows), files.evt2(rows, extras=True)],
         "evt2.1": lambda: [files.evt21(bursts), files.evt21(bursts, upper_first=True)],
         "evt3": lambda: [files.evt3(bursts), files.evt3(rows, vectors=False, extras=True), files.evt3(late)],
@@ -148,7 +157,7 @@ def _through_faery(rows: Sequence[files.Row], name: str) -> list[bytes]:
 
 
 def check(name: str, path: Path) -> int:
-    """Read a file in all ways and return the largest peak of memory beyond twice the events, or raise Finding."""
+    """Read a file in all ways and return the largest peak of memory beyond twice the events, or raise FindingError."""
     data = path.read_bytes()
     worst = 0
     own = not isinstance(FORMATS[name], foreign.ForeignFormat)
@@ -160,7 +169,7 @@ def check(name: str, path: Path) -> int:
             worst = max(worst, peak)
             found.append((events, error))
         if own and not _same(*found):
-            raise Finding(f"machine code and NumPy differ: {found}")
+            raise FindingError(f"machine code and NumPy differ: {found}")
         if lenient:
             continue
         _compare_windows(name, path, *found[0])
@@ -173,7 +182,7 @@ def check(name: str, path: Path) -> int:
         ):
             rows = np.array(plain(data), EVENT_DTYPE)
             if not np.array_equal(rows, found[0][0]):
-                raise Finding(f"the plain decoder differs: {rows[:5]} ... and {found[0][0][:5]} ...")
+                raise FindingError(f"the plain decoder differs: {rows[:5]} ... and {found[0][0][:5]} ...")
     return worst
 
 
@@ -186,7 +195,7 @@ def _read(name: str, path: Path, lenient: bool) -> tuple[Events | None, str | No
         error = str(refused)
     beyond = _peak() - before - 2 * (0 if events is None else events.nbytes)
     if beyond > SPARE:
-        raise Finding(f"{beyond} bytes beyond twice the {0 if events is None else len(events)} events")
+        raise FindingError(f"{beyond} bytes beyond twice the {0 if events is None else len(events)} events")
     return events, error, beyond
 
 
@@ -203,12 +212,12 @@ def _compare_windows(name: str, path: Path, events: Events | None, error: str | 
         parts = list(itertools.islice(stream_events(path, window, format=name), 10_000))
     except EventFileError as refused:
         if error is None:
-            raise Finding(f"read whole, but not in windows: {refused}") from refused
+            raise FindingError(f"read whole, but not in windows: {refused}") from refused
         return
     if error is not None and len(parts) < 10_000:
-        raise Finding(f"read in windows, but not whole: {error}")
+        raise FindingError(f"read in windows, but not whole: {error}")
     if events is not None and not np.array_equal(np.concatenate([*parts, events[:0]]), events):
-        raise Finding("windows together are not the whole")
+        raise FindingError("windows together are not the whole")
 
 
 def _reset_peak() -> int:
@@ -236,7 +245,7 @@ class Forked:
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.dup2(output[1], 1)
             os.dup2(errors[1], 2)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
             code = 1
             try:
                 code = foreign_worker.main(*command[3:])
@@ -246,7 +255,7 @@ class Forked:
                 os._exit(code)
         os.close(output[1])
         os.close(errors[1])
-        self.stdout, self.stderr = open(output[0], "rb", buffering=0), open(errors[0], "rb")
+        self.stdout, self.stderr = os.fdopen(output[0], "rb", buffering=0), os.fdopen(errors[0], "rb")
         self.code: int | None = None
 
     def kill(self) -> None:
@@ -259,6 +268,9 @@ class Forked:
         return self.code
 
 
+FORKING = type("Forking", (), {"Popen": Forked, "PIPE": subprocess.PIPE, "DEVNULL": subprocess.DEVNULL})
+
+
 # ---------------------------------------------------------------------------------------------- one process
 
 
@@ -268,7 +280,7 @@ def target(name: str, corpus: Path, findings: Path, seconds: int, stats: Path) -
 
     warnings.simplefilter("error")
     path = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)) / f"a{suffix_of(name)}"
-    foreign.subprocess = type("Forking", (), {"Popen": Forked, "PIPE": -1, "DEVNULL": -3})
+    foreign.subprocess = FORKING
     if isinstance(FORMATS[name], foreign.ForeignFormat):
         __import__(FORMATS[name].package)
     for data in seeds(name):
@@ -430,11 +442,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     entry = add(ledger, name, done)
                     left[name] -= turns[name]
                     found += done["findings"]
-                    print(
-                        f"{name:8} {done['seconds']:6.0f} s {done['executions']:9,} inputs {done['findings']} findings, "
-                        f"{entry['seconds'] / 60:.1f} min in all",
-                        flush=True,
-                    )
+                    what = f"{done['seconds']:6.0f} s {done['executions']:9,} inputs {done['findings']} findings"
+                    print(f"{name:8} {what}, {entry['seconds'] / 60:.1f} min in all", flush=True)
         if options.table:
             replace_between(options.table, BEGIN, END, table(ledger))
     return 1 if found else 0
