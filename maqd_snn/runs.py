@@ -38,7 +38,7 @@ from maqd_snn.reporting.samples import sample_records
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
 from maqd_snn.training.checkpoint import load_model, previous, read_tensors, write_tensors
-from maqd_snn.training.loop import CHECKPOINT, batches
+from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches
 from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
 
 RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
@@ -123,9 +123,10 @@ def train(
     quiet: bool = False,
     execution: Execution | None = None,
     team: Team | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Fit:
     """Train, and write the model of the best epoch; of several processes that train together one writes."""
-    result = fit(recipe, splits, out, resume, quiet, execution, team)
+    result = fit(recipe, splits, out, resume, quiet, execution, team, after_epoch)
     history = [asdict(entry) for entry in result.history]
     if result.writer:
         write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})

@@ -66,15 +66,18 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files, too")
     for name in SETTABLE:
         parser.add_argument(flag(name), dest=f"set_{name}", help=argparse.SUPPRESS)
+    parser.epilog = recipe_fields_text()
+
+
+def recipe_fields_text() -> str:
+    """Return the flags of all fields of a recipe."""
     lines: list[str] = []
     line = ""
     for name in SETTABLE:
         if len(line) + len(flag(name)) > 98:
             lines, line = [*lines, line], ""
         line += f" {flag(name)}"
-    parser.epilog = "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join(
-        [*lines, line]
-    )
+    return "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join([*lines, line])
 
 
 def report_options(parser: argparse.ArgumentParser) -> None:
@@ -104,10 +107,14 @@ def formats_text() -> str:
 
 def chosen_recipe(options: Options) -> Recipe:
     """Return the recipe with the fields that the command line sets."""
-    texts = {name: getattr(options, f"set_{name}") for name in SETTABLE}
-    values = {name: parse_field(name, text) for name, text in texts.items() if text is not None}
-    recipe = override(get_recipe(options.recipe), values)
+    recipe = override(get_recipe(options.recipe), field_overrides(options))
     return recipe.twin() if options.twin else recipe
+
+
+def field_overrides(options: Options) -> dict[str, Any]:
+    """Return the fields of the recipe that the command line sets."""
+    texts = {name: getattr(options, f"set_{name}") for name in SETTABLE}
+    return {name: parse_field(name, text) for name, text in texts.items() if text is not None}
 
 
 def chosen_execution(options: Options) -> Any:

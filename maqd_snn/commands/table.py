@@ -15,6 +15,7 @@ from maqd_snn.commands import (
     report,
     run,
     stream,
+    sweep,
     train,
     verify,
 )
@@ -34,6 +35,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "stream": stream.COMMAND,
         "plot": plot.COMMAND,
         "diagnose": diagnose.COMMAND,
+        "sweep": sweep.COMMAND,
         "bench": bench.COMMAND,
     }
 )

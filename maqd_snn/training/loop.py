@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -48,6 +48,8 @@ CHECKPOINT = "checkpoint.safetensors"
 EVAL_BATCH = 500
 RATE_EVERY = 16  # steps between two looks at the spike rates
 RATE_EVERY_COMPILED = 64  # a look runs uncompiled
+
+AfterEpoch = Callable[[Sequence[Epoch]], None]
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def fit(
     quiet: bool = False,
     execution: Execution | None = None,
     team: Team | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> Fit:
     """Train the recipe's network and return the model of the epoch with the lowest validation loss.
 
@@ -185,6 +188,7 @@ def fit(
         recipe: the configuration. splits: its data. out: an existing folder.
         resume: continue from the checkpoint in `out`, if there is one.
         quiet: no progress. execution: where and how to run. team: the processes that train together; None joins them.
+        after_epoch: called with the epochs so far after each of them, all saved; what it raises ends the training.
 
     Raises:
         MaqdError: a checkpoint of another recipe, an unwritable folder, a loss or gradient that is not finite (the
@@ -196,6 +200,7 @@ def fit(
     if team.writer:
         remove_temporaries(out)
     training = Training(recipe, splits, out, execution, team)
+    training.after_epoch = after_epoch
     if resume and (out / CHECKPOINT).exists():
         training.restore()
     with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
@@ -242,6 +247,7 @@ class Training:
         self.forward = prepare(self.model.train(), recipe.precision, recipe.compile and not self.uncompiled)
         self.replica, self.stepper = team.replicate(self.forward, self.optimizer)
 
+        self.after_epoch: AfterEpoch | None = None
         self.history: list[Epoch] = []
         self.layers: list[LayerEpoch] = []
         self.best_tensors: dict[str, Tensor] = {}
@@ -359,6 +365,8 @@ class Training:
             f"epoch {entry.epoch:3d}/{self.epochs}  loss {entry.train_loss:.3f}  accuracy {entry.train_accuracy:.3f}  "
             f"validation {entry.validation_accuracy:.3f}  spike rate {entry.spike_rate:.3f}  {seconds:.1f} s"
         )
+        if self.after_epoch is not None:
+            self.after_epoch(self.history)
 
     def _train_step(self, flag: StopFlag, looking: bool) -> int:
         """Take one step, save where that is due, and return the number of a signal that asked to stop, or 0."""
