@@ -58,8 +58,8 @@ class Axis:
 
     name: str
     choices: tuple[Choice, ...] = ()
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
 
     def __post_init__(self) -> None:
