@@ -10,6 +10,7 @@ from maqd_snn.commands import (
     diagnose,
     evaluate,
     export,
+    frontier,
     map,
     plot,
     report,
@@ -36,6 +37,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "plot": plot.COMMAND,
         "diagnose": diagnose.COMMAND,
         "sweep": sweep.COMMAND,
+        "frontier": frontier.COMMAND,
         "bench": bench.COMMAND,
     }
 )

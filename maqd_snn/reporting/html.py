@@ -89,12 +89,13 @@ def html_report(report: dict[str, Any]) -> str:
     Args:
         report: the values of `report.json`.
     """
-    text = _environment().get_template(TEMPLATE).render(_page(report))
+    text = page_environment().get_template(TEMPLATE).render(_page(report))
     return text.encode("utf-8", "replace").decode("utf-8")  # JSON may hold halves of surrogate pairs, files may not
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return the environment that pages are made in: everything is escaped, nothing may be missing."""
     folder = files("maqd_snn.reporting")
     return Environment(
         loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
@@ -105,9 +106,10 @@ def _environment() -> Environment:
     )
 
 
-def _script() -> tuple[str, str]:
-    """Return the script as it stands in the page, and its digest for the page's policy."""
-    text = files("maqd_snn.reporting").joinpath(SCRIPT).read_text(encoding="utf-8")
+def page_script(*names: str) -> tuple[str, str]:
+    """Return the scripts as they stand in the page as one, and its digest for the page's policy."""
+    folder = files("maqd_snn.reporting")
+    text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -115,7 +117,7 @@ def _page(report: Values) -> dict[str, Any]:
     simulation, recipe, card = report["simulation"], report.get("recipe") or {}, report.get("dataset") or {}
     sample = "sample" if card.get("kind") == "events" else "image"
     provenance = report.get("provenance") or {}
-    script, digest = _script()
+    script, digest = page_script(SCRIPT)
     return {
         "script": Markup(script),
         "digest": digest,

@@ -28,7 +28,7 @@ def counts_csv(report: dict[str, Any]) -> str:
         known = [layer.get(name, "") for name in LAYER_COLUMNS]
         known[LAYER_COLUMNS.index("output_shape")] = "x".join(str(size) for size in layer["output_shape"])
         lines.append([*known, *(layer[name] / samples for name in COUNT_NAMES)])
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def energy_csv(report: dict[str, Any]) -> str:
@@ -48,10 +48,11 @@ def energy_csv(report: dict[str, Any]) -> str:
     for baseline in report.get("baselines") or ():
         head = [baseline["name"], baseline.get("scope", "arithmetic"), "45 nm", "0.9 V", baseline["basis"]]
         lines.append([*head, "", "", "baseline", baseline["energy_pj"]])
-    return _csv(lines)
+    return csv_text(lines)
 
 
-def _csv(lines: Iterable[Sequence[object]]) -> str:
+def csv_text(lines: Iterable[Sequence[object]]) -> str:
+    """Return lines of cells as CSV; no text in it is a formula to a spreadsheet."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_inert(cell) for cell in line] for line in lines])
     return text.getvalue()
@@ -96,7 +97,7 @@ def latex_tables(report: dict[str, Any]) -> str:
         rows.append([escape_latex(layer["name"]), bits, *counts, share])
     total = simulation["total"]
     sums = [quantity(total[key] / samples) for key in ("events", "synops", "effective_synops", "dense_macs")]
-    layers = _table(
+    layers = latex_table(
         "lrrrrrr",
         ["layer", "bits", "events", "SynOps", "effective", "dense MACs", r"used (\%)"],
         rows,
@@ -115,7 +116,7 @@ def latex_tables(report: dict[str, Any]) -> str:
     for baseline in report.get("baselines") or ():
         value = _micro(energy_text(baseline["energy_pj"]))
         energies.append([escape_latex(baseline["name"]), value, "45 nm, 0.9 V", escape_latex(baseline["basis"])])
-    prices = _table(
+    prices = latex_table(
         "lrll",
         ["profile or baseline", "energy", "node, voltage", "basis"],
         energies,
@@ -136,9 +137,11 @@ def _micro(text: str) -> str:
     return text.replace(" uJ", r" $\mu$J")
 
 
-def _table(
+def latex_table(
     columns: str, head: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str], caption: str, label: str
 ) -> str:
+    """Return a table for a paper, with the package booktabs; cells and caption are LaTeX already."""
+
     def line(cells: Sequence[str]) -> str:
         return "  " + " & ".join(cells) + r" \\"
 
