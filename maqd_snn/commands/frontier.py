@@ -82,8 +82,8 @@ def frontier_values(name: str, spec: Any, rows: Any, checked: Any) -> dict[str, 
     standing = fronts(rows)
     found = networks(rows)
     twin = next((row.result["accuracy"] for row in rows if row.slot == TWIN and row.outcome == DONE), None)
-    keys = ("accuracy", "energy", "synops", "effective_synops", "bytes", "cores", "weights", "dense_macs")
-    keys += ("dense_low_bit", "dense_int8", "network")
+    keys = ["accuracy", "energy", "synops", "effective_synops", "bytes", "cores", "weights", "dense_macs"]
+    keys += ["dense_low_bit", "dense_int8", "network"]
     return {
         "name": name,
         "dataset": DATASETS[spec.space.recipe.dataset].card.title,

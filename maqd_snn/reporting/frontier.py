@@ -225,7 +225,6 @@ def save_frontier_figure(values: Values, path: str | Path, cost: str = "energy")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     groups = list(_groups(values))
-    white = {"facecolors": "white", "edgecolors": DENSE}
     markers = "osD^vP"
     for group in groups:
         mine = [row for row in rows if _group(row) == group]
@@ -241,7 +240,8 @@ def save_frontier_figure(values: Values, path: str | Path, cost: str = "energy")
         for row in on:
             axes.plot([row[cost], row[dense]], [100 * row["accuracy"]] * 2, color=DENSE, linewidth=1, zorder=1)
         heights = [100 * row["accuracy"] for row in on]
-        axes.scatter([row[dense] for row in on], heights, s=30, zorder=2, label="the front, every connection", **white)
+        label, points = "front, every connection computed", [row[dense] for row in on]
+        axes.scatter(points, heights, s=30, facecolors="white", edgecolors=DENSE, zorder=2, label=label)
     if values["twin"] is not None:
         axes.axhline(100 * values["twin"], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="float twin")
     axes.set_xscale("log")
