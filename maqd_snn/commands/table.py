@@ -16,6 +16,7 @@ from maqd_snn.commands import (
     report,
     run,
     stream,
+    study,
     sweep,
     train,
     verify,
@@ -38,6 +39,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "diagnose": diagnose.COMMAND,
         "sweep": sweep.COMMAND,
         "frontier": frontier.COMMAND,
+        "study": study.COMMAND,
         "bench": bench.COMMAND,
     }
 )

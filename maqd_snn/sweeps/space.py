@@ -114,10 +114,14 @@ def _value(name: str, text: str) -> Choice:
 
 @dataclass(frozen=True)
 class Space:
-    """A base recipe and the axes along which it varies."""
+    """A base recipe and the axes along which it varies.
+
+    With `scale_lr` the learning rate follows a varied batch size: lr = lr of the recipe * sqrt(B / B of the recipe).
+    """
 
     recipe: Recipe
     axes: tuple[Axis, ...]
+    scale_lr: bool = False
 
     def __post_init__(self) -> None:
         names = [axis.name for axis in self.axes]
@@ -153,6 +157,8 @@ class Space:
         """
         values = {name: value for name, value in point.items() if name not in PLAN_AXES}
         recipe = replace(self.recipe, **values)  # type: ignore[arg-type]
+        if self.scale_lr:
+            recipe = replace(recipe, lr=recipe.lr * math.sqrt(recipe.batch_size / self.recipe.batch_size))
         if set(PLAN_AXES) & set(point):
             if recipe.plan is None:
                 raise MaqdError("width and depth vary the plan, but the recipe has none; give --plan")
@@ -219,7 +225,7 @@ class Spec:
             axes = tuple(Axis(**{**axis, "choices": tuple(axis["choices"])}) for axis in space["axes"])
             recipe = Recipe.from_dict(space["recipe"], "the study")
             values["objectives"] = tuple(values["objectives"])
-            return Spec(Space(recipe, axes), **values)
+            return Spec(Space(recipe, axes, space.get("scale_lr", False)), **values)
         except MaqdError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
