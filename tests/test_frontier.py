@@ -195,7 +195,7 @@ def study(tmp_path_factory):
     pytest.importorskip("optuna")
     folder = tmp_path_factory.mktemp("study")
     command = ["sweep", "digits", "--plan", "4-M-8-M", "--epochs", "2", "--images", "320", "--chip", "loihi1",
-               "--vary", "act_states=2,4", "--out", str(folder), "--quiet"]  # fmt: skip
+               "--vary", "act_states=2,4", "--out", str(folder), "--quiet", "--threads", "1"]  # fmt: skip
     subprocess.run([sys.executable, "-m", "maqd_snn", *command], check=True, stdout=subprocess.DEVNULL)
     return folder
 

@@ -33,7 +33,7 @@ def small_spec(**fields):
 
 
 def start(folder, *options, **popen):
-    command = [sys.executable, "-m", "maqd_snn", "sweep", *TINY, *options, "--out", str(folder)]
+    command = [sys.executable, "-m", "maqd_snn", "sweep", *TINY, *options, "--out", str(folder), "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen

@@ -107,6 +107,7 @@ def test_two_workers_share_a_study_and_one_is_killed(server, tmp_path):
     assert process.returncode == 0, errors
     assert "any@" not in out + errors  # no password is shown
     rows = board.rows()
+    board.close()
     finished = [row for row in rows if row.outcome == words.DONE]
     assert sorted(row.slot for row in finished) == ["0", "1", "2", "3", "twin"]
     assert all(rows[number].result == result for number, result in done.items())

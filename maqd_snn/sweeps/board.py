@@ -182,6 +182,12 @@ class Board:
             )
         return stored
 
+    def close(self) -> None:
+        """Close the connections to a database."""
+        if _is_url(self.where):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+
     @property
     def target(self) -> int:
         """How many trials the study is to have, without the twin."""

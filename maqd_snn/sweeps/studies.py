@@ -79,9 +79,9 @@ class Cell:
     """The trainings of one point with all its seeds.
 
     Attributes:
-        point: the values of the axes without the seed. count: seeds that are finished. mean, deviation: of the validation
-        accuracy, the deviation None for one seed. energy, synops: means per image in pJ and number, None without an
-        integer network. reason: why there is none, of a cell without a finished training.
+        point: the values of the axes without the seed. count: seeds that are finished. mean, deviation: of the
+        validation accuracy, the deviation None for one seed. energy, synops: means per image in pJ and number, None
+        without an integer network. reason: why there is none, of a cell without a finished training.
     """
 
     point: Mapping[str, Any]

@@ -1,0 +1,110 @@
+"""The studies of the method: their spaces, their cells, and tables of them."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import pytest
+
+from maqd_snn import MaqdError
+from maqd_snn.cli import main
+from maqd_snn.reporting import study_tables as tables
+from maqd_snn.sweeps.rows import DONE, SKIPPED, TWIN, Row
+from maqd_snn.sweeps.space import difference
+from maqd_snn.sweeps.studies import STUDIES, cells, study_spec
+
+PAIR = {"act_states": 2, "weight_states": 3}
+ROWS = [
+    Row(0, "0", DONE, {**PAIR, "seed": 0}, {"accuracy": 0.7, "energy": 1e3, "synops": 9.0}),
+    Row(1, "1", DONE, {**PAIR, "seed": 1}, {"accuracy": 0.8, "energy": 3e3, "synops": 7.0}),
+    Row(4, "2", DONE, {"act_states": 2, "weight_states": None, "seed": 0}, {"accuracy": 0.9}),
+    Row(3, "3", SKIPPED, {"act_states": 2, "weight_states": None, "seed": 1}, {}, "no such thing"),
+    Row(5, "4", SKIPPED, {"act_states": 4, "weight_states": 3, "seed": 0}, {}, "too narrow"),
+    Row(6, TWIN, DONE, {}, {"accuracy": 0.99}),
+]
+
+
+def plain():
+    return [vars(cell) for cell in cells(ROWS)]
+
+
+def test_cells_have_mean_deviation_and_number_of_seeds():
+    first, second, third = plain()
+    assert first == {
+        "point": {"act_states": 2, "weight_states": 3}, "count": 2, "mean": pytest.approx(0.75),
+        "deviation": pytest.approx(0.1 / 2**0.5), "energy": 2e3, "synops": 8.0, "reason": "",
+    }  # fmt: skip
+    assert (second["count"], second["mean"], second["deviation"], second["energy"]) == (1, 0.9, None, None)
+    assert (third["count"], third["mean"], third["reason"]) == (0, None, "too narrow")
+
+
+def test_tables_of_a_study(tmp_path):
+    lines = list(csv.DictReader(io.StringIO(tables.study_csv(plain()))))
+    assert [line["weight_states"] for line in lines] == ["3", "float", "3"]
+    assert float(lines[0]["accuracy_mean"]) == pytest.approx(0.75)
+    assert lines[2]["accuracy_mean"] == ""
+    markdown = tables.study_markdown(plain(), "title").splitlines()
+    assert markdown[:4] == [
+        "| act_states \\ weight_states | 3 | float |",
+        "|---|---|---|",
+        "| 2 | 75.00 ± 7.07 (2) | 90.00 (1) |",
+        "| 4 | - | - |",
+    ]
+    assert "`-`: too narrow" in markdown
+    latex = tables.study_latex(plain(), "a_b")
+    assert r"2 & 3 & 75.00 $\pm$ 7.07 (2) & 2.00 nJ & 8 \\" in latex
+    assert r"a\_b" in latex
+    tables.save_heat_map(plain(), "title", tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(MaqdError, match="no cell of the study is finished yet"):
+        tables.save_heat_map(plain()[2:], "title", tmp_path / "map.png")
+    with pytest.raises(MaqdError, match="a grid has two axes beside the seed, this study has 1: a"):
+        tables.grid([{**plain()[0], "point": {"a": 1}}])
+
+
+def test_the_named_studies_are_possible():
+    for name in STUDIES:
+        spec = study_spec(name, "cifar10-small", 2, False, {}, None)
+        points = list(spec.space.grid())
+        assert len(points) == spec.points
+        recipes = [spec.space.at(point) for point in points]
+        assert {recipe.seed for recipe in recipes} == {0, 1}
+        assert difference(spec, spec) == ""
+        assert spec.from_json(spec.to_json()) == spec
+    with pytest.raises(MaqdError, match="unknown study 'state', did you mean 'states'"):
+        study_spec("state", "digits", 1, False, {}, None)
+
+
+def test_the_learning_rate_follows_the_batch_size():
+    space = study_spec("normalization", "cifar10-small", 1, False, {}, None).space
+    base = space.recipe
+    assert space.at({"norm": "lbn", "batch_size": 128, "seed": 0}).lr == base.lr
+    assert space.at({"norm": "lbn", "batch_size": 8, "seed": 0}).lr == pytest.approx(base.lr / 4)
+
+
+def test_a_study_runs_and_writes_its_tables(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    size = [
+        "--recipe",
+        "digits",
+        "--plan",
+        "4-M-8-M",
+        "--epochs",
+        "1",
+        "--images",
+        "320",
+        "--seeds",
+        "1",
+        "--threads",
+        "1",
+    ]
+    command = [sys.executable, "-m", "maqd_snn", "study", "first-last", *size, "--out", str(tmp_path), "--quiet"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "| act_states \\ edge_states | 2 | 3 | 15 | 255 |" in said
+    assert said.count("(1)") == 8
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["study", "first-last", "--out", str(tmp_path), "--tables"]) == 0
+    assert capsys.readouterr().out.count("(1)") == 8
+    assert main(["study", "nothing", "--out", str(tmp_path)]) == 2
+    assert "unknown study 'nothing'" in capsys.readouterr().err
