@@ -12,7 +12,7 @@ i + 1 is the output of step i.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +38,7 @@ from maqd_snn.normalization import (
     statistic_axes,
 )
 from maqd_snn.packing import Span, keep, restore
+from maqd_snn.penalty import Fee, taps
 from maqd_snn.rounding import floor_clip
 from maqd_snn.spike import level, normalize
 from maqd_snn.surrogate import Rectangle, Surrogate, staircase_derivative
@@ -80,7 +81,10 @@ class Step(ABC):
 
 @dataclass(frozen=True)
 class Convolution(Step):
-    """z = sum over taps of q * x, with operands in `dtype`, or in 8 bits (forward only, exact)."""
+    """z = sum over taps of q * x, with operands in `dtype`, or in 8 bits (forward only, exact).
+
+    With a `fee`, what spikes cost is added to the gradient of x.
+    """
 
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -88,6 +92,8 @@ class Convolution(Step):
     groups: int = 1
     dtype: torch.dtype = torch.float32
     int8: bool = False
+    kernel: Pair = (1, 1)
+    fee: Fee | None = None
     needs_inputs = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
@@ -113,14 +119,17 @@ class Convolution(Step):
             *geometry,
             wanted,
         )
+        if self.fee is not None:
+            of_x = of_x + self.fee.gradient(x)
         return (of_x,), (of_q.float(),)
 
 
 @dataclass(frozen=True)
 class MatrixProduct(Step):
-    """z = q x, with operands in `dtype`."""
+    """z = q x, with operands in `dtype`; with a `fee`, what spikes cost is added to the gradient of x."""
 
     dtype: torch.dtype = torch.float32
+    fee: Fee | None = None
     needs_inputs = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
@@ -131,6 +140,8 @@ class MatrixProduct(Step):
     ) -> tuple[Gradients, Tensors]:
         grad = grad.to(self.dtype)
         of_x = grad @ operands[0].to(self.dtype) if self.inputs[0] != 0 else None
+        if self.fee is not None and of_x is not None:
+            of_x = of_x + self.fee.gradient(inputs[0])
         return (of_x,), ((grad.t() @ inputs[0].to(self.dtype)).float(),)
 
 
@@ -485,7 +496,9 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
     span, int8 = at.spans[0], False
     if at.operands.int8 and part.states is not None and span is not None and span.low >= 0:
         int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(part.states))
-    step = Convolution(*at.wiring, part.stride, part.padding, part.dilation, part.groups, at.operands.dtype, int8)
+    step = Convolution(
+        *at.wiring, part.stride, part.padding, part.dilation, part.groups, at.operands.dtype, int8, (kh, kw)
+    )
     return step, _symmetric(part, at), (outputs, *size)
 
 
@@ -543,12 +556,13 @@ RULES: Mapping[type[layers.Part], Callable[[Any, At], Built]] = MappingProxyType
 )
 
 
-def tape_of(model: SpikingNetwork, operands: Operands) -> Tape:
+def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0) -> Tape:
     """Return the training step of the network.
 
     Args:
         model: the network. Its normalizations' `sum_over_processes` are taken as they are now.
         operands: in which numbers products run. The last one, whose sums become logits, always runs in float32.
+        penalty: weight of the share of connections that carry a spike, see `maqd_snn.penalty`; it acts on gradients.
 
     Raises:
         MaqdError: a part of a class that `RULES` does not have.
@@ -589,7 +603,40 @@ def tape_of(model: SpikingNetwork, operands: Operands) -> Tape:
         spans.append(span)
         shapes.append(shape)
         value_of[name] = len(steps)
+    if penalty:
+        steps = _with_fees(steps, spans, shapes, penalty)
     return _with_kept(model, steps, codes, spans)
+
+
+def _with_fees(
+    steps: Sequence[Step], spans: Sequence[Span | None], shapes: Sequence[tuple[int, ...]], penalty: float
+) -> list[Step]:
+    """Return the steps with a fee on every product that is fed by spikes, through pools at most."""
+    spiking = [False]
+    fees: dict[int, tuple[Fee, int]] = {}  # by step: the fee of one input channel, and how many channels there are
+    for index, step in enumerate(steps):
+        fed = spiking[step.inputs[0]]
+        passes = isinstance(step, Pool | Flat)
+        spiking.append((isinstance(step, NormAndSpike) and step.n is not None) or (passes and fed))
+        span, shape = spans[step.inputs[0]], shapes[step.inputs[0]]
+        if not fed or span is None:
+            continue
+        largest = max(abs(span.low), abs(span.high))
+        if isinstance(step, MatrixProduct):
+            fees[index] = Fee((1,), (1,), shapes[index + 1][0], largest), shape[0]
+        elif isinstance(step, Convolution):
+            outputs, *size = shapes[index + 1]
+            kernel = step.kernel
+            counts = [
+                taps(shape[1 + a], size[a], kernel[a], step.stride[a], step.padding[a], step.dilation[a])
+                for a in range(2)
+            ]
+            fees[index] = Fee(counts[0], counts[1], outputs // step.groups, largest), shape[0]
+    dense = sum(fee.connections * channels for fee, channels in fees.values())
+    return [
+        replace(step, fee=replace(fees[index][0], amount=penalty / dense)) if index in fees else step  # type: ignore[call-arg]
+        for index, step in enumerate(steps)
+    ]
 
 
 def _with_kept(

@@ -32,6 +32,8 @@ class Recipe:
         batch_size: of one step, over all devices together. accumulate: in how many parts, one after the other, each
         device takes its share of it; normalizations then see the samples of one part.
         sync_stats: normalizations take the statistics of all devices' samples together; else each those of its own.
+        synops_penalty: weight of the share of connections that carry a spike in the loss, from 0, see
+        `maqd_snn.penalty`; the losses that are shown are those without it.
         precision: a name of `PRECISIONS`. compile: run training steps through `torch.compile`. deterministic: on a GPU,
         only convolutions that give the same bits each time.
         max_steps: end after this many steps, however many epochs that is.
@@ -65,6 +67,7 @@ class Recipe:
     augment: str = "none"
     accumulate: int = 1
     sync_stats: bool = False
+    synops_penalty: float = 0.0
     precision: str = "fp32"
     compile: bool = False
     deterministic: bool = True
@@ -93,6 +96,10 @@ class Recipe:
             raise MaqdError(f"seed must be below 2^40, got {self.seed}")
         if not 0 < self.lr < math.inf:
             raise MaqdError(f"lr must be a finite number above 0, got {self.lr}")
+        if not 0 <= self.synops_penalty < math.inf:
+            raise MaqdError(f"synops_penalty must be a finite number from 0, got {self.synops_penalty}")
+        if self.synops_penalty and self.norm == "groupnorm":
+            raise MaqdError("synops_penalty needs a normalization that folds, got groupnorm")
         for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")

@@ -244,7 +244,9 @@ class Training:
         self.optimizer = make_optimizer(self.model, recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum)
         # A recipe is the same everywhere; where nothing compiles it takes longer, and the training says so.
         self.uncompiled = recipe.compile and team.device.type == "cpu" and cpp_compiler() is None
-        self.forward = prepare(self.model.train(), recipe.precision, recipe.compile and not self.uncompiled)
+        compiled = recipe.compile and not self.uncompiled
+        penalty = recipe.synops_penalty / recipe.accumulate  # its parts add up to a mean over the batch
+        self.forward = prepare(self.model.train(), recipe.precision, compiled, penalty)
         self.replica, self.stepper = team.replicate(self.forward, self.optimizer)
 
         self.after_epoch: AfterEpoch | None = None

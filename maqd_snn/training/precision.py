@@ -103,13 +103,14 @@ class TrainingForward(nn.Module):
     ones that bfloat16 rounds.
     """
 
-    def __init__(self, model: SpikingNetwork, precision: str, compiled: bool) -> None:
+    def __init__(self, model: SpikingNetwork, precision: str, compiled: bool, penalty: float = 0.0) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         self.model = model
         self.precision = PRECISIONS[precision]
         self.compiled = compiled
+        self.penalty = penalty
         self.rounded_shares: dict[str, float] = {}
         self._tape: Tape | None = None
         self._sums: list[Any] = []
@@ -133,7 +134,7 @@ class TrainingForward(nn.Module):
         """Return the steps; written anew where the statistics have come to be those of several processes."""
         sums = [norm and norm.sum_over_processes for norm in self._norms]
         if self._tape is None or sums != self._sums:
-            self._tape, self._sums = tape_of(self.model, self.precision.operands), sums
+            self._tape, self._sums = tape_of(self.model, self.precision.operands, self.penalty), sums
             self._functions = _Functions.of(self._tape, self.compiled and not any(sums))
         return self._tape
 
@@ -206,7 +207,9 @@ class _Run(torch.autograd.Function):
         return None, None, None, *ctx.of_tape(grad, kept, extras, operands, list(saved))
 
 
-def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = False) -> TrainingForward | PlainForward:
+def prepare(
+    model: SpikingNetwork, precision: str = "fp32", compiled: bool = False, penalty: float = 0.0
+) -> TrainingForward | PlainForward:
     """Return the training forward of the model: (codes, watch or None) -> logits, on the device of the model.
 
     It is a module that holds the model, so that it can be handed to DistributedDataParallel. The model must be in
@@ -218,9 +221,11 @@ def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = Fal
     Args:
         precision: a name of `PRECISIONS`.
         compiled: run through `torch.compile`; the first step takes a minute or so.
+        penalty: weight of the share of connections that carry a spike, see `maqd_snn.penalty`. Its gradient is added to
+            that of whatever mean over the batch is the loss.
 
     Raises:
-        MaqdError: an unknown precision; a part without a training step.
+        MaqdError: an unknown precision; a part without a training step; a penalty with group normalization.
 
     >>> from maqd_snn import build
     >>> model = build("mlp", input_shape=(1, 4, 4), classes=3, plan="8")
@@ -229,4 +234,8 @@ def prepare(model: SpikingNetwork, precision: str = "fp32", compiled: bool = Fal
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    return TrainingForward(model, precision, compiled) if written_out(model) else PlainForward(model)
+    if written_out(model):
+        return TrainingForward(model, precision, compiled, penalty)
+    if penalty:
+        raise MaqdError("a penalty on SynOps needs a training step that is written out; group normalization has none")
+    return PlainForward(model)
