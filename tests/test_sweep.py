@@ -356,3 +356,38 @@ def test_wrong_commands_are_one_sentence(tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     assert main(["sweep", "digits", "--out", str(tmp_path / "file")]) == 2
     assert "cannot create the folder" in capsys.readouterr().err
+
+
+def small_files():
+    """Let the system refuse to let a file grow beyond this, as it does on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def test_a_full_disk_ends_the_worker_and_not_the_study(tmp_path):
+    space = ["--vary", "act_states=2,4", "--no-twin"]
+    code, out, errors = finish(start(tmp_path, *space, preexec_fn=small_files))
+    assert code == 1
+    assert "maqd sweep: cannot write" in errors
+    assert "2 trials are left, but no worker; the same command goes on" in errors
+    rows = rows_of(tmp_path)
+    assert {row.outcome for row in rows} == {words.STOPPED, words.WAITING}
+    assert "cannot write" in next(row.reason for row in rows if row.outcome == words.STOPPED)
+    code, out, errors = finish(start(tmp_path, *space))
+    assert code == 0, errors
+    assert "2/2 trials" in out
+
+
+@pytest.mark.parametrize(("sampler", "first", "then"), [("tpe", 1, 2), ("nsga2", 2, 2)])
+def test_samplers_draw_prune_and_extend(tmp_path, capsys, sampler, first, then):
+    space = ["--sampler", sampler, "--no-twin", "--prune", "--objectives", "accuracy,synops"]
+    axes = ["--vary", "lr=0.001..0.3:log", "--vary", "act_states=2..4", "--vary", "surrogate=triangle,rectangle"]
+    for trials in sorted({first, then}):
+        code, out, errors = finish(start(tmp_path, *space, *axes, "--trials", str(trials)))
+        assert code == 0, errors
+        assert f"{trials}/{trials} trials" in out
+    rows = rows_of(tmp_path)
+    assert {row.outcome for row in rows} <= {words.DONE, words.PRUNED}
+    assert len({row.point["lr"] for row in rows}) == then
+    assert all(0.001 <= row.point["lr"] <= 0.3 and row.point["act_states"] in (2, 3, 4) for row in rows)
+    assert main(["sweep", *TINY, *space, *axes[:-2], "--out", str(tmp_path)]) == 2
+    assert "exists with another space: surrogate (triangle,rectangle there, fixed here)" in capsys.readouterr().err
