@@ -146,6 +146,7 @@ class Board:
             self._study = self._open(spec)
         self.spec = self._stored(spec)
         self._seen: dict[int, tuple[int, float]] = {}  # last heartbeat of others, and when it changed
+        self._looked = time.monotonic()
 
     def _open(self, spec: Spec | None) -> Any:
         optuna = self.optuna
@@ -238,6 +239,9 @@ class Board:
     def tidy(self) -> list[Row]:
         """Take trials from workers that are gone, give every slot that needs one a new trial, and return all trials."""
         now = time.monotonic()
+        if now - self._looked > GRACE_SECONDS:  # whoever has not looked cannot tell; all may have been asleep
+            self._seen.clear()
+        self._looked = now
         for row in self.rows():
             if row.outcome == words.RUNNING and self._is_stale(row, now):
                 self._bury(row)
