@@ -128,14 +128,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return numbers 1, 2, 5 x 10^k between 10^low and 10^high, fewer where there are many.
+    """Return numbers 1, 2, 5 x 10^k between 10^low and 10^high, fewer where there are many, round ones where few.
 
-    >>> log_ticks(2.9, 4.1)
-    [1000, 2000, 5000, 10000]
+    >>> log_ticks(2.9, 4.1), log_ticks(0.1, 0.5)
+    ([1000, 2000, 5000, 10000], [1.5, 2.0, 2.5, 3.0])
     """
     digits = (1, 2, 5) if high - low < 3 else (1,)
     found = [d * 10**k for k in range(math.floor(low) - 1, math.ceil(high) + 1) for d in digits]
-    return [value for value in found if low <= math.log10(value) <= high]
+    found = [value for value in found if low <= math.log10(value) <= high]
+    return found if len(found) > 2 else ticks(10**low, 10**high, 5)
 
 
 def _chart(values: Values, cost: str, groups: Mapping[str, str]) -> str:
