@@ -17,7 +17,7 @@ from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.sweeps import rows as words
 from maqd_snn.sweeps.journal import JournalFile
 from maqd_snn.sweeps.owner import certainly_gone, this_process
-from maqd_snn.sweeps.rows import ATTEMPTS, TWIN, Row, attempts, is_surplus, open_slots
+from maqd_snn.sweeps.rows import TWIN, Row, attempts, is_surplus, open_slots
 from maqd_snn.sweeps.space import OBJECTIVES, Axis, Spec, difference
 
 GRACE_SECONDS = 60.0  # without a heartbeat for so long a worker elsewhere is taken for dead
@@ -376,6 +376,3 @@ def _patiently(act: Callable[[], T]) -> T:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, 10)
-
-
-__all__ = ["ATTEMPTS", "Board", "StorageError", "Task"]
