@@ -230,6 +230,7 @@ def test_a_board_gives_each_slot_to_one_worker_and_takes_it_from_the_dead(tmp_pa
     monkeypatch.setattr("maqd_snn.sweeps.board.certainly_gone", lambda owner: True)
     rows = second.tidy()
     assert [row.result["accuracy"] for row in rows if row.outcome == words.DONE] == [0.5, 0.7]
+    assert second._study.trials[tasks[3].number].values == [0.7, 2.0]  # the sampler hears of it, too
     again = second.claim("x/5")
     assert (again.slot, again.previous, again.point) == (tasks[2].slot, tasks[2].number, tasks[2].point)
     second.tidy()  # again "dies"
