@@ -49,8 +49,8 @@ from maqd_snn.weights import (
     weight_codes,
     weight_codes_backward,
 )
+from maqd_snn.winograd import Pair, pays, weight_gradient
 
-Pair = tuple[int, int]
 Tensors = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]  # of the inputs of a step; None where nobody asks for it
 
@@ -83,7 +83,8 @@ class Step(ABC):
 class Convolution(Step):
     """z = sum over taps of q * x, with operands in `dtype`, or in 8 bits (forward only, exact).
 
-    With a `fee`, what spikes cost is added to the gradient of x.
+    `winograd` lets a CPU compute the gradient of q with fewer multiplications. With a `fee`, what spikes cost is added
+    to the gradient of x.
     """
 
     stride: Pair = (1, 1)
@@ -93,6 +94,7 @@ class Convolution(Step):
     dtype: torch.dtype = torch.float32
     int8: bool = False
     kernel: Pair = (1, 1)
+    winograd: bool = False
     fee: Fee | None = None
     needs_inputs = True
 
@@ -109,7 +111,8 @@ class Convolution(Step):
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
     ) -> tuple[Gradients, Tensors]:
         (x,), (q,) = inputs, operands
-        wanted = (self.inputs[0] != 0, True, False)
+        winograd = self.winograd and grad.device.type == "cpu"
+        wanted = (self.inputs[0] != 0, not winograd, False)
         geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
         of_x, of_q, _ = torch.ops.aten.convolution_backward(
             grad.to(self.dtype),
@@ -119,6 +122,8 @@ class Convolution(Step):
             *geometry,
             wanted,
         )
+        if winograd:
+            of_q = weight_gradient(x, grad.float(), self.padding)
         if self.fee is not None:
             of_x = of_x + self.fee.gradient(x)
         return (of_x,), (of_q.float(),)
@@ -496,8 +501,17 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
     span, int8 = at.spans[0], False
     if at.operands.int8 and part.states is not None and span is not None and span.low >= 0:
         int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(part.states))
+    winograd = part.groups == 1 and at.operands.dtype == torch.float32
     step = Convolution(
-        *at.wiring, part.stride, part.padding, part.dilation, part.groups, at.operands.dtype, int8, (kh, kw)
+        *at.wiring,
+        part.stride,
+        part.padding,
+        part.dilation,
+        part.groups,
+        at.operands.dtype,
+        int8,
+        (kh, kw),
+        winograd and pays((inputs, outputs), (kh, kw), part.stride, part.dilation),
     )
     return step, _symmetric(part, at), (outputs, *size)
 

@@ -13,6 +13,7 @@ from maqd_snn.normalization import LayerBatchNorm
 from maqd_snn.surrogate import SURROGATES, Rectangle
 from maqd_snn.tape import Operands, tape_of
 from maqd_snn.training.precision import prepare
+from maqd_snn.winograd import weight_gradient
 
 CASES = {
     "vgg": ("vgg", 2, 3, {}),
@@ -221,3 +222,17 @@ def test_parameters_that_do_not_train_get_no_gradient(make_model, random_codes) 
     prepare(model)(random_codes(model)).sum().backward()
     assert model.part("conv2").weight.grad is None
     assert isinstance(model.part("conv1").weight.grad, Tensor)
+
+
+@pytest.mark.parametrize("weight_states", [3, None], ids=str)
+def test_a_weight_gradient_by_winograd(make_model, random_codes, weight_states: int | None, monkeypatch) -> None:
+    calls = []
+
+    def counted(x: Tensor, grad: Tensor, padding: tuple[int, int]) -> Tensor:
+        calls.append(x.shape)
+        return weight_gradient(x, grad, padding)
+
+    monkeypatch.setattr("maqd_snn.tape.weight_gradient", counted)
+    model = make_model("vgg", 2, weight_states, plan="32-32-M-40", input_shape=(3, 9, 7))
+    assert_same_step(model, random_codes(model))
+    assert [shape[1] for shape in calls] == [32, 32]
