@@ -118,15 +118,17 @@ def _(packed: Tensor, bits: int) -> Tensor:
     return torch.empty_like(torch.cat([packed] * (8 // bits)))
 
 
-def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype) -> Tensor:
-    """Return the values that `keep` was given, in `dtype`.
+def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype | None) -> Tensor:
+    """Return the values that `keep` was given, in `dtype`; with None in bytes where it holds them so, else in float32.
 
     >>> restore(torch.tensor([193], dtype=torch.uint8), Span(0, 1), 8, torch.float32).tolist()
     [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
     """
     if span is None or span.bits is None:
-        return (_widen(kept) if kept.dtype == torch.int16 else kept).to(dtype)
+        return (_widen(kept) if kept.dtype == torch.int16 else kept).to(dtype or torch.float32)
     if len(kept) != batch:
         kept = _unpack(kept, span.bits)
-    values = kept.to(dtype)
+    if dtype is None and span.low == 0:
+        return kept
+    values = kept.to(dtype or torch.float32)
     return values if span.low == 0 else values + span.low

@@ -60,13 +60,15 @@ class Step(ABC):
     """One part of a training step.
 
     `inputs` are the values it takes. `parameters` are the places of its parameters in the network's list; in place of a
-    weight the step is given the weight codes. `needs_inputs` says that the backward pass reads the inputs.
+    weight the step is given the weight codes. `needs_inputs` says that the backward pass reads the inputs, and
+    `takes_bytes` that it does not ask for floats: levels come as uint8 where they are kept so.
     """
 
     name: str
     inputs: tuple[int, ...]
     parameters: tuple[int, ...]
     needs_inputs = False
+    takes_bytes = False
 
     @abstractmethod
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
@@ -97,6 +99,7 @@ class Convolution(Step):
     winograd: bool = False
     fee: Fee | None = None
     needs_inputs = True
+    takes_bytes = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (x,), (q,) = inputs, operands
@@ -111,19 +114,14 @@ class Convolution(Step):
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
     ) -> tuple[Gradients, Tensors]:
         (x,), (q,) = inputs, operands
-        winograd = self.winograd and grad.device.type == "cpu"
-        wanted = (self.inputs[0] != 0, not winograd, False)
-        geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
-        of_x, of_q, _ = torch.ops.aten.convolution_backward(
-            grad.to(self.dtype),
-            x.to(self.dtype),
-            q.to(self.dtype, memory_format=torch.channels_last),
-            None,
-            *geometry,
-            wanted,
-        )
-        if winograd:
-            of_q = weight_gradient(x, grad.float(), self.padding)
+        grad, q = grad.to(self.dtype), q.to(self.dtype, memory_format=torch.channels_last)
+        if self.winograd and grad.device.type == "cpu":
+            of_x = F.conv_transpose2d(grad, q, None, 1, self.padding) if self.inputs[0] != 0 else None
+            of_q = weight_gradient(x, grad, self.padding)
+        else:
+            wanted = (self.inputs[0] != 0, True, False)
+            geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
+            of_x, of_q, _ = torch.ops.aten.convolution_backward(grad, x.to(self.dtype), q, None, *geometry, wanted)
         if self.fee is not None:
             of_x = of_x + self.fee.gradient(x)
         return (of_x,), (of_q.float(),)
@@ -252,12 +250,39 @@ class MaxPool(Pool):
             flat = grad.new_zeros(*grad.shape[:2], math.prod(self.size))
             of_x = flat.scatter_add(2, where.flatten(2).to(torch.int64), grad.flatten(2))
             return (of_x.view(*grad.shape[:2], *self.size),), ()
+        if grad.device.type == "cpu":
+            first = restore(where, self._places, len(grad), None)
+            return (spread_maxima(grad, first, self.kernel, self.size),), ()
+        # Fused by the compiler of a GPU; that of a CPU would compute the places anew in each loop that reads the image.
         first = restore(where, self._places, len(grad), grad.dtype).permute(0, 2, 3, 1)  # (B, h, w, C)
         kh, kw = self.kernel
         place = torch.arange(kh * kw, device=grad.device, dtype=first.dtype).view(1, 1, kh, 1, kw, 1)
         here = first.unsqueeze(2).unsqueeze(4) == place
         spread = torch.where(here, grad.permute(0, 2, 3, 1).unsqueeze(2).unsqueeze(4), grad.new_zeros(()))
         return (self._spread(spread),), ()
+
+
+@torch.library.custom_op("maqd_snn::spread_maxima", mutates_args=())
+def spread_maxima(grad: Tensor, first: Tensor, kernel: list[int], size: list[int]) -> Tensor:
+    """Return the image (B, C, H, W) that has each gradient where the maximum of its window was, and zeros elsewhere.
+
+    Args:
+        grad: (B, C, h, w).
+        first: (B, C, h, w), the place of the maximum in its window, row by row.
+        kernel: kh, kw of windows that do not overlap. size: H, W.
+    """
+    kh, kw = kernel
+    height, width = grad.shape[2] * kh, grad.shape[3] * kw
+    new = torch.empty if [height, width] == list(size) else torch.zeros  # a rest at the borders is zero
+    image = new(len(grad), *size, grad.shape[1], dtype=grad.dtype, device=grad.device).permute(0, 3, 1, 2)
+    for place in range(kh * kw):
+        torch.mul(grad, first == place, out=image[:, :, place // kw : height : kh, place % kw : width : kw])
+    return image
+
+
+@spread_maxima.register_fake
+def _(grad: Tensor, first: Tensor, kernel: list[int], size: list[int]) -> Tensor:
+    return grad.new_empty(len(grad), *size, grad.shape[1]).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -433,7 +458,8 @@ class Tape:
         found: dict[int, Tensor] = {}
         for index in range(len(self.steps) - 1, -1, -1):
             step = self.steps[index]
-            inputs = [self._value(used, store, operands, batch) for used in step.inputs] if step.needs_inputs else []
+            reads = step.inputs if step.needs_inputs else ()
+            inputs = [self._value(used, store, operands, batch, step.takes_bytes) for used in reads]
             mine = [operands[place] for place in step.parameters]
             of_inputs, of_operands = step.backward(grads.pop(index + 1), inputs, extras[index], mine)
             found.update(zip(step.parameters, of_operands, strict=True))
@@ -444,9 +470,11 @@ class Tape:
             found[of_codes.place] = of_codes.backward(found[of_codes.place], parameters[of_codes.place])
         return [found[place] for place in range(len(parameters))]
 
-    def _value(self, index: int, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int) -> Tensor:
+    def _value(
+        self, index: int, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int, as_bytes: bool = False
+    ) -> Tensor:
         if index not in self.repeated:
-            return restore(store[index], self.spans[index], batch, torch.float32)
+            return restore(store[index], self.spans[index], batch, None if as_bytes else torch.float32)
         step = self.steps[index - 1]
         inputs = [self._value(used, store, operands, batch) for used in step.inputs]
         return step.forward(inputs, [operands[place] for place in step.parameters])[0]
