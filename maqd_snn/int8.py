@@ -22,12 +22,12 @@ def int8_conv2d(
     The result lies in memory with the channels last. Ask `exact` first: without VNNI instructions pairs of products are
     added in saturating 16-bit numbers.
     """
-    ones = torch.ones(len(q))
-    zeros = torch.zeros(len(q), dtype=torch.int64)
+    one = torch.ones(1)  # of all channels: torch reads scales one by one
+    zero = torch.zeros(1, dtype=torch.int64)
     layout = (stride, padding, dilation, groups)
-    packed = torch.ops.onednn.qconv_prepack(q.contiguous(), ones, 1.0, 0, *layout, list(x.shape))
+    packed = torch.ops.onednn.qconv_prepack(q.contiguous(), one, 1.0, 0, *layout, list(x.shape))
     z: Tensor = torch.ops.onednn.qconv2d_pointwise(
-        x, 1.0, 0, packed, ones, zeros, None, *layout, 1.0, 0, torch.float32, "none", [], ""
+        x, 1.0, 0, packed, one, zero, None, *layout, 1.0, 0, torch.float32, "none", [], ""
     )
     return z.contiguous(memory_format=torch.channels_last)
 

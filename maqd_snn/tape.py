@@ -122,7 +122,7 @@ class Convolution(Step):
             wanted = (self.inputs[0] != 0, True, False)
             geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
             of_x, of_q, _ = torch.ops.aten.convolution_backward(grad, x.to(self.dtype), q, None, *geometry, wanted)
-        if self.fee is not None:
+        if self.fee is not None and of_x is not None:
             of_x = of_x + self.fee.gradient(x)
         return (of_x,), (of_q.float(),)
 

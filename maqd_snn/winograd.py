@@ -56,15 +56,14 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: list[int]) -> Tensor:
     inside = padded[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
     half_x = torch.empty(4, block, rows, 2 * columns + 2, inputs)
     of_x = torch.empty(4, 4, block, rows, columns, inputs)
-    half_grad = torch.empty(4, block, rows, 2 * columns, outputs)
+    half_grad = torch.empty(2, block, rows, 2 * columns, outputs)
     of_grad = torch.empty(4, 4, block, rows, columns, outputs)
     high, wide = (
         [padded[:, i : i + 2 * rows - 1 : 2] for i in range(4)],
         [half_x[:, :, :, j : j + 2 * columns - 1 : 2] for j in range(4)],
     )
-    even, odd = half_grad[:, :, :, ::2], half_grad[:, :, :, 1::2]
     half_x_parts, of_x_parts = half_x.unbind(0), of_x.unbind(1)
-    half_grad_parts, of_grad_parts = half_grad.unbind(0), of_grad.unbind(1)
+    outer_parts, inner_parts = of_grad[::3].unbind(1), of_grad[1:3].unbind(1)
     left, right = of_x.view(16, -1, inputs).transpose(1, 2), of_grad.view(16, -1, outputs)
     for start in range(0, batch, block):
         g = grad[start : start + block]
@@ -74,8 +73,11 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: list[int]) -> Tensor:
         inside[: block - missing].copy_(x[start : start + block])
         _spread_inputs(high, half_x_parts)
         _spread_inputs(wide, of_x_parts)
-        _spread_gradients(g[:, ::2], g[:, 1::2], half_grad_parts)
-        _spread_gradients(even, odd, of_grad_parts)
+        g = g.unflatten(1, (rows, 2)).permute(2, 0, 1, 3, 4)  # rows of even and of odd index
+        torch.add(g[0], g[1], out=half_grad[0])
+        torch.sub(g[0], g[1], out=half_grad[1])
+        _spread_gradients(g, outer_parts)
+        _spread_gradients(half_grad, inner_parts)
         total.baddbmm_(left, right)
     g = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
     return torch.einsum("ar,bs,abio->oirs", g, g, total.view(4, 4, inputs, outputs)).contiguous()
@@ -100,8 +102,9 @@ def _spread_inputs(d: Sequence[Tensor], out: Sequence[Tensor]) -> None:
     torch.sub(d[3], d[1], out=out[3])
 
 
-def _spread_gradients(a: Tensor, b: Tensor, out: Sequence[Tensor]) -> None:
-    """Write a, a + b, a - b, b to out[0..3]."""
+def _spread_gradients(g: Tensor, out: Sequence[Tensor]) -> None:
+    """Write a, a + b, a - b, b to out[0..3]: a the columns of even, b those of odd index, (parts, samples, h, W, O)."""
+    a, b = g[:, :, :, ::2], g[:, :, :, 1::2]
     out[0].copy_(a)
     torch.add(a, b, out=out[1])
     torch.sub(a, b, out=out[2])
