@@ -73,7 +73,7 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: list[int]) -> Tensor:
         inside[: block - missing].copy_(x[start : start + block])
         _spread_inputs(high, half_x_parts)
         _spread_inputs(wide, of_x_parts)
-        g = g.unflatten(1, (rows, 2)).permute(2, 0, 1, 3, 4)  # rows of even and of odd index
+        g = g.view(block, rows, 2, 2 * columns, outputs).permute(2, 0, 1, 3, 4)  # rows of even and of odd index
         torch.add(g[0], g[1], out=half_grad[0])
         torch.sub(g[0], g[1], out=half_grad[1])
         _spread_gradients(g, outer_parts)
