@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -33,23 +33,26 @@ def train(recipe: str, seed: int, options: Sequence[str]) -> tuple[float, float]
     return best["validation_accuracy"], best["validation_loss"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="digits")
-    parser.add_argument("--devices", type=int, default=2)
+def options_of(description: str | None, recipe: str) -> argparse.ArgumentParser:
+    """Return a parser of what comparisons of trainings over seeds share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default=recipe)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--quick", action="store_true", help="one seed, ten steps")
     parser.add_argument("options", nargs="*", metavar="OPTIONS", help="of maqd train, behind --")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options: argparse.Namespace) -> None:
+    """Train each kind with every seed, print the table, and write it to `options.out`.
+
+    Args:
+        kinds: the text of a row and the options of its training.
+        options: of the parser of `options_of`.
+    """
     seeds = range(1 if options.quick else options.seeds)
     further = [*options.options, *(["--max-steps", "10"] if options.quick else [])]
-    several = ["--devices", str(options.devices)]
-    kinds = {
-        "one process": [],
-        f"{options.devices} processes, local statistics": several,
-        f"{options.devices} processes, `--sync-stats true`": [*several, "--sync-stats", "true"],
-    }
     rows = ["| training | validation accuracy, mean (each seed) | validation loss |", "|---|---|---|"]
     for kind, chosen in kinds.items():
         results = [train(options.recipe, seed, [*chosen, *further]) for seed in seeds]
@@ -60,14 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out:
         where = machine()
         lines = [
-            "# Local statistics",
+            f"# {title}",
             "",
             f"`maqd train {' '.join([options.recipe, *further])}`, {len(seeds)} seeds, the same batch size in each "
-            f"row; the best epoch. Made by `maqd bench local-stats` on {date.today()}, {where['system']}, "
+            f"row; the best epoch. Made by `maqd bench {bench}` on {date.today()}, {where['system']}, "
             f"{os.cpu_count()} cores, torch {where['torch']}.",
             "",
             *rows,
             "",
         ]
         write_text(options.out, "\n".join(lines))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = options_of(__doc__, "digits")
+    parser.add_argument("--devices", type=int, default=2)
+    options = parser.parse_args(arguments)
+    several = ["--devices", str(options.devices)]
+    kinds = {
+        "one process": [],
+        f"{options.devices} processes, local statistics": several,
+        f"{options.devices} processes, `--sync-stats true`": [*several, "--sync-stats", "true"],
+    }
+    compare("Local statistics", "local-stats", kinds, options)
     return 0

@@ -25,6 +25,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),
         "accuracy": Bench("few states beside the float twin: whole trainings, or short ones of variants", "accuracy"),
+        "bf16": Bench("training in bf16-mixed beside fp32: the accuracy of both over seeds", "bf16"),
         "kills": Bench("a training killed at random moments and resumed: are the final weights equal?", "kills"),
         "local-stats": Bench("statistics of each process's own samples: what they cost in accuracy", "local_stats"),
     }

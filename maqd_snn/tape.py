@@ -81,9 +81,47 @@ class Step(ABC):
         """Return the gradients of the inputs and those of the operands."""
 
 
+# An operator, since torch.compile leaves out a conversion to bfloat16 and back.
+@torch.library.custom_op("maqd_snn::as_bfloat16", mutates_args=())
+def as_bfloat16(x: Tensor) -> Tensor:
+    """Return x rounded to bfloat16, in float32.
+
+    >>> as_bfloat16(torch.tensor([256.0, 257.0, 259.0])).tolist()
+    [256.0, 256.0, 260.0]
+    """
+    return x.to(torch.bfloat16).float()
+
+
+@as_bfloat16.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """In which numbers products run: the type, and whether forward convolutions use 8 bits where that is exact.
+
+    `rounded` is for devices that do not multiply bfloat16: with the type float32, what goes into a product and what
+    comes out of it is rounded as it would be there. The sums are float32's in both cases.
+    """
+
+    dtype: torch.dtype = torch.float32
+    int8: bool = False
+    rounded: bool = False
+
+    def take(self, x: Tensor) -> Tensor:
+        """Return an operand of a product."""
+        x = x.to(self.dtype)
+        return as_bfloat16(x) if self.rounded else x
+
+    def give(self, z: Tensor) -> Tensor:
+        """Return the result of a product."""
+        return as_bfloat16(z) if self.rounded else z
+
+
 @dataclass(frozen=True)
 class Convolution(Step):
-    """z = sum over taps of q * x, with operands in `dtype`, or in 8 bits (forward only, exact).
+    """z = sum over taps of q * x, with these `numbers`, or in 8 bits (forward only, exact).
 
     `winograd` lets a CPU compute the gradient of q with fewer multiplications. With a `fee`, what spikes cost is added
     to the gradient of x.
@@ -93,7 +131,7 @@ class Convolution(Step):
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
-    dtype: torch.dtype = torch.float32
+    numbers: Operands = Operands()
     int8: bool = False
     kernel: Pair = (1, 1)
     winograd: bool = False
@@ -107,45 +145,52 @@ class Convolution(Step):
             levels = x.to(torch.uint8, memory_format=torch.channels_last)
             z: Tensor = int8_conv2d(levels, q, self.stride, self.padding, self.dilation, self.groups)
             return z, ()
-        x, q = x.to(self.dtype), q.to(self.dtype, memory_format=torch.channels_last)
-        return F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups), ()
+        x, q = self.numbers.take(x), self.numbers.take(q).contiguous(memory_format=torch.channels_last)
+        z = F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups)
+        return self.numbers.give(z), ()
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
     ) -> tuple[Gradients, Tensors]:
         (x,), (q,) = inputs, operands
-        grad, q = grad.to(self.dtype), q.to(self.dtype, memory_format=torch.channels_last)
+        take, give = self.numbers.take, self.numbers.give
+        x = x if x.dtype == torch.uint8 else take(x)
+        grad, q = take(grad), take(q).contiguous(memory_format=torch.channels_last)
         if self.winograd and grad.device.type == "cpu":
             of_x = F.conv_transpose2d(grad, q, None, 1, self.padding) if self.inputs[0] != 0 else None
             of_q = weight_gradient(x, grad, self.padding)
         else:
             wanted = (self.inputs[0] != 0, True, False)
             geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
-            of_x, of_q, _ = torch.ops.aten.convolution_backward(grad, x.to(self.dtype), q, None, *geometry, wanted)
-        if self.fee is not None and of_x is not None:
-            of_x = of_x + self.fee.gradient(x)
-        return (of_x,), (of_q.float(),)
+            of_x, of_q, _ = torch.ops.aten.convolution_backward(grad, x.to(grad.dtype), q, None, *geometry, wanted)
+        if of_x is not None:
+            of_x = give(of_x)
+            if self.fee is not None:
+                of_x = of_x + self.fee.gradient(x)
+        return (of_x,), (give(of_q).float(),)
 
 
 @dataclass(frozen=True)
 class MatrixProduct(Step):
-    """z = q x, with operands in `dtype`; with a `fee`, what spikes cost is added to the gradient of x."""
+    """z = q x, with these `numbers`; with a `fee`, what spikes cost is added to the gradient of x."""
 
-    dtype: torch.dtype = torch.float32
+    numbers: Operands = Operands()
     fee: Fee | None = None
     needs_inputs = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
-        return F.linear(inputs[0].to(self.dtype), operands[0].to(self.dtype)), ()
+        take, give = self.numbers.take, self.numbers.give
+        return give(F.linear(take(inputs[0]), take(operands[0]))), ()
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
     ) -> tuple[Gradients, Tensors]:
-        grad = grad.to(self.dtype)
-        of_x = grad @ operands[0].to(self.dtype) if self.inputs[0] != 0 else None
+        take, give = self.numbers.take, self.numbers.give
+        grad = take(grad)
+        of_x = give(grad @ take(operands[0])) if self.inputs[0] != 0 else None
         if self.fee is not None and of_x is not None:
             of_x = of_x + self.fee.gradient(inputs[0])
-        return (of_x,), ((grad.t() @ inputs[0].to(self.dtype)).float(),)
+        return (of_x,), (give(grad.t() @ take(inputs[0])).float(),)
 
 
 @dataclass(frozen=True)
@@ -485,14 +530,6 @@ CHEAP_FAN_IN = 64
 
 
 @dataclass(frozen=True)
-class Operands:
-    """In which numbers products run: the type, and whether forward convolutions use 8 bits where that is exact."""
-
-    dtype: torch.dtype = torch.float32
-    int8: bool = False
-
-
-@dataclass(frozen=True)
 class At:
     """Where a part stands: its name, the values it takes with spans and shapes, the places of its parameters."""
 
@@ -536,7 +573,7 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
         part.padding,
         part.dilation,
         part.groups,
-        at.operands.dtype,
+        at.operands,
         int8,
         (kh, kw),
         winograd and pays((inputs, outputs), (kh, kw), part.stride, part.dilation),
@@ -545,7 +582,7 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
 
 
 def _matrix_product(part: layers.Linear, at: At) -> Built:
-    return MatrixProduct(*at.wiring, at.operands.dtype), _symmetric(part, at), (part.weight.shape[0],)
+    return MatrixProduct(*at.wiring, at.operands), _symmetric(part, at), (part.weight.shape[0],)
 
 
 def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:

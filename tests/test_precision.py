@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from maqd_snn import MaqdError
+from maqd_snn.tape import Convolution, Operands
 from maqd_snn.training.precision import PRECISIONS, prepare
+from maqd_snn.winograd import pays
 
 
 def test_fp32_is_the_models_own_training_forward(make_model, random_codes) -> None:
@@ -43,7 +46,7 @@ def test_without_a_compiler_the_steps_run_as_they_are_and_say_so(tmp_path, monke
     assert "no C++ compiler was found: the steps run uncompiled" in capsys.readouterr().err
 
 
-def test_the_compiler_that_torch_would_use_is_found_or_is_not(monkeypatch) -> None:
+def test_the_compiler_that_torch_would_use_is_found_or_is_not() -> None:
     import shutil
 
     from torch._inductor import config
@@ -52,5 +55,43 @@ def test_the_compiler_that_torch_would_use_is_found_or_is_not(monkeypatch) -> No
 
     if shutil.which("g++"):
         assert cpp_compiler() is not None
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    assert cpp_compiler() is None
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}):  # undone by itself; monkeypatch would delete the setting
+        assert cpp_compiler() is None
+
+
+@pytest.mark.parametrize("outputs", [20, 40], ids=["direct", "winograd"])
+def test_what_is_rounded_for_bfloat16(outputs: int) -> None:
+    """Operands and results are; the sums between them, of integers, are exact."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 4, (3, 80, 6, 5), generator=generator, dtype=torch.uint8)
+    q = torch.randint(-3, 4, (outputs, 80, 3, 3), generator=generator, dtype=torch.int8)
+    grad = torch.randint(-300, 300, (3, outputs, 6, 5), generator=generator).float()
+    winograd = pays((80, outputs), (3, 3), (1, 1), (1, 1))
+    assert winograd == (outputs == 40)
+    numbers = Operands(rounded=True)
+    step = Convolution("conv", (1,), (0,), padding=(1, 1), numbers=numbers, kernel=(3, 3), winograd=winograd)
+    (z, _), ((of_x,), (of_q,)) = step.forward([x], [q]), step.backward(grad, [x], (), [q])
+    rounded = grad.to(torch.bfloat16).double()
+    assert not torch.equal(rounded, grad.double())
+    layout = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, (True, True, False))
+    truth = torch.ops.aten.convolution_backward(rounded, x.double(), q.double(), *layout)
+    for ours, exact in ((z, F.conv2d(x.double(), q.double(), padding=1)), (of_x, truth[0]), (of_q, truth[1])):
+        assert torch.equal(ours, exact.to(torch.bfloat16).float())
+        assert not torch.equal(ours.double(), exact)
+
+
+def test_a_cpu_without_bfloat16_rounds_instead(make_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for has in (True, False):
+        monkeypatch.setattr("maqd_snn.training.precision.cpu_has_bfloat16", lambda has=has: has)
+        run = prepare(make_model("vgg", 2, 3), "bf16-mixed")
+        assert run.operands_on("cpu") == (Operands(torch.bfloat16) if has else Operands(rounded=True))
+        assert run.operands_on("cuda") == Operands(torch.bfloat16)
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+def test_compiled_code_rounds_too() -> None:
+    """Of a conversion to bfloat16 and back a compiler may make nothing."""
+    numbers, x = Operands(rounded=True), torch.linspace(0, 3, 100)
+    compiled = torch.compile(lambda x: numbers.give(numbers.take(x) + 1), fullgraph=True)
+    assert torch.equal(compiled(x), numbers.give(numbers.take(x) + 1))
+    assert not torch.equal(numbers.take(x), x)
