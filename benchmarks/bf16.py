@@ -3,7 +3,7 @@
     maqd bench bf16 [--recipe cifar10-small] [--seeds 3] [--out FILE] [--quick] [-- OPTIONS]
 
 OPTIONS are further ones of `maqd train`. Validation accuracy of the best epoch: the test set is not touched. On a CPU
-without bfloat16 instructions the numbers are rounded as bfloat16 would round them, at the speed of float32.
+without bfloat16 instructions the numbers are rounded as bfloat16 would round them.
 """
 
 from collections.abc import Sequence
