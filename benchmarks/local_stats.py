@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
 from maqd_snn.runs import machine
 
@@ -27,7 +28,8 @@ def train(recipe: str, seed: int, options: Sequence[str]) -> tuple[float, float]
         result = Path(folder) / "result.json"
         start = [sys.executable, "-m", "maqd_snn", "train", recipe, "--quiet", "--json", str(result)]
         command = [*start, "--out", str(Path(folder) / "run"), "--seed", str(seed), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if code := subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            raise MaqdError(f"a training ended with exit code {code}, see above: {' '.join(command[2:])}")
         history = json.loads(result.read_text())["history"]
     best = min(history, key=lambda row: row["validation_loss"])
     return best["validation_accuracy"], best["validation_loss"]
