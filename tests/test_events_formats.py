@@ -193,6 +193,32 @@ def test_state_crosses_blocks(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert [row for part in parts for row in part.tolist()] == rows
 
 
+@pytest.mark.parametrize("name", ["5-byte", "aedat2"])
+def test_a_few_words_that_are_no_events_need_no_plan(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    case, entry = CASES[name], FORMATS[name]
+    assert isinstance(entry, BlockFormat)
+    if name == "5-byte":  # the time needs an overflow word before every eighth event
+        rows = [(2**23 - 20_000 + 1000 * i, i % 99, i % 98, i % 2) for i in range(400)]
+        data = case.write(rows)
+    else:  # the time wraps around six times
+        rows = [(2**26 * i, i % 99, i % 98, i % 2) for i in range(400)]
+        words = [case.write(rows)[len(files.DVS128_HEADER) :][8 * i : 8 * i + 8] for i in range(400)]
+        special = b"\0\0\x80\0\0\0\0\x4d"
+        data = files.DVS128_HEADER + b"".join(word + special * (i % 8 == 0) for i, word in enumerate(words))
+    monkeypatch.setattr(type(entry), "block_bytes", 16 * entry.word)
+    path = written(tmp_path, case.name, data)
+    planned, planned_way = [], type(entry)._planned
+    monkeypatch.setattr(type(entry), "_planned", lambda *args: planned.append(1) or planned_way(*args))
+    assert read_events(path).tolist() == rows
+    assert bool(planned) == (way == "numpy")
+    with pytest.raises(EventFileError, match=r"pixel \(98, 0\) lies outside the sensor of 98 x 99"):
+        read_events(path, sensor=(98, 99))
+    kept = [row for row in rows if row[1] < 98]
+    assert read_events(path, sensor=(98, 99), skip_damaged=True).tolist() == kept
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_truncated_at_any_byte(name: str, tmp_path: Path) -> None:
     case = CASES[name]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.decoding import Block, BlockFormat, Body, Damage, Map
-from maqd_snn.datasets.events.inspection import State
+from maqd_snn.datasets.events.inspection import State, limits_of
 from maqd_snn.datasets.events.recording import EventFileError, Events
 from maqd_snn.datasets.events.source import Bytes, Source
 from maqd_snn.datasets.events.text_header import check_magic, read_header
@@ -97,7 +97,7 @@ class Aedat3Format(BlockFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "bsE")(data, state, out.view(PACKED_DTYPE))
+            compiled(_decode, "bsEs")(data, state, out.view(PACKED_DTYPE), limits_of(self.largest, True))
             return
         places, overflows, _, _ = _slots(data, state.copy())
         words, times = _gather(data, places)
@@ -105,6 +105,11 @@ class Aedat3Format(BlockFormat):
         words = words[chosen]
         out["t"] = (overflows[chosen] << 31) + times[chosen]
         out["x"], out["y"], out["p"] = words >> 17, words >> 2 & 0x7FFF, words >> 1 & 1
+
+    def decode_and_check(self, data: Bytes, state: State, out: Events, limits: State) -> int:
+        if fast():
+            return int(compiled(_decode, "bsEs")(data, state, out.view(PACKED_DTYPE), limits))
+        return super().decode_and_check(data, state, out, limits)
 
     def offset_of(self, data: Bytes, state: State, event: int) -> int:
         places, _, _, _ = _slots(data, state.copy())
@@ -269,7 +274,9 @@ def _scan(data, state, summary):
 
 
 @no_type_check
-def _decode(data, state, out):
+def _decode(data, state, out, limits):
+    width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
+    last, found = np.int64(-(2**63)), np.int64(-1)
     fields = np.empty(6, np.int64)
     overflow, left, jump = state[0], state[1], state[2]
     size = len(data)
@@ -286,8 +293,12 @@ def _decode(data, state, out):
                     head |= np.uint32(data[place + np.uint64(byte)]) << np.uint32(8 * byte)
                     time |= np.uint32(data[place + np.uint64(4 + byte)]) << np.uint32(8 * byte)
                 if head & 1 and time < 2147483648:
-                    out[event].t = np.int64(time) + added
-                    out[event].xy = np.uint32((head >> 17) | ((head >> 2) & 0x7FFF) << 16)
+                    t, x, y = np.int64(time) + added, head >> 17, (head >> 2) & 0x7FFF
+                    if ((x >= width) | (y >= height) | (ordered & (t < last))) and found < 0:
+                        found = np.int64(event)
+                    last = t
+                    out[event].t = t
+                    out[event].xy = np.uint32(x | y << 16)
                     out[event].p = np.uint8((head >> 1) & 1)
                     event += np.uint64(1)
             at += 8 * here
@@ -311,4 +322,4 @@ def _decode(data, state, out):
         if data[at] == 1 and data[at + 1] == 0:
             left, jump = number, 8 * (capacity - number)
         at += 28
-    return np.int64(event)
+    return found

@@ -26,6 +26,7 @@ MAX_THREADS = 4
 _SMALL = 2**20  # a file that is not worth a second thread
 _KEPT = threading.local()
 _KEPT_BYTES = 2**20  # a larger block has memory of its own
+_DENSE = 0.75  # share of a block's words that must be events, for it to be decoded without a plan
 
 Map = Callable[..., Iterable[Any]]
 
@@ -53,6 +54,19 @@ class Block:
     length: int
     state: State
     count: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All events of a body, the blocks that they came from, and the first impossible event of each block or -1."""
+
+    events: Events
+    blocks: list[Block]
+    found: list[int]
+
+
+class SparseError(Exception):
+    """A block that needs a plan: many of its words are no events, or damage."""
 
 
 @dataclass
@@ -92,9 +106,18 @@ class BlockFormat(EventFormat):
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         """Decode a block into `out`, which has its count of events."""
 
+    def decode_and_check(self, data: Bytes, state: State, out: Events, limits: State) -> int:
+        """Decode a block and return the index of its first impossible event, -1 where there is none."""
+        self.decode(data, state, out)
+        return first_impossible(out, limits, BEGINNING)
+
     @abstractmethod
     def offset_of(self, data: Bytes, state: State, event: int) -> int:
         """Return where in a block an event is, in bytes; only asked for error messages."""
+
+    def unplanned(self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map) -> "Decoded | None":
+        """Decode in one pass a body that has hardly anything but sound events; None where it is another."""
+        return None
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
         with open_source(path) as source, _threads(source.size) as each:
@@ -102,22 +125,11 @@ class BlockFormat(EventFormat):
             body = self.body(source, damage)
             sensor = options.sensor or body.sensor
             limits = limits_of(sensor or self.largest, options.unordered)
-            blocks, total = [], 0
-            for block in self.plan(source, body, damage, each):
-                blocks.append(block)
-                total += block.count
-                check_size(path, total, options)
-            events = np.empty(total, EVENT_DTYPE)
+            decoded = self.unplanned(source, body, options, limits, each)
+            if decoded is None:
+                decoded = self._planned(source, body, options, limits, each, damage)
+            events, blocks, found = decoded.events, decoded.blocks, decoded.found
             ends = np.cumsum([block.count for block in blocks], dtype=np.int64)
-
-            def decode(block: Block, end: int) -> int:
-                out = events[end - block.count : end]
-                data = _buffer(block.length)
-                source.fill(data, block.offset)
-                self.decode(data, block.state, out)
-                return first_impossible(out, limits, BEGINNING)
-
-            found = list(each(decode, blocks, ends))
             index = _first_bad(events, blocks, ends, found, limits)
             if index is not None:
                 if not options.skip_damaged:
@@ -125,10 +137,28 @@ class BlockFormat(EventFormat):
                     inside = index - int(ends[number]) + block.count
                     raise self._impossible(source, block, inside, events, index, sensor or self.largest)
                 kept = drop_impossible(events, limits, BEGINNING)
-                damage.events += total - kept
+                damage.events += len(events) - kept
                 events.resize(kept, refcheck=False)
         check_not_empty(path, len(events), options)
         return Recording(events, sensor, self.name, damage.bytes, damage.events)
+
+    def _planned(
+        self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map, damage: Damage
+    ) -> "Decoded":
+        blocks, total = [], 0
+        for block in self.plan(source, body, damage, each):
+            blocks.append(block)
+            total += block.count
+            check_size(source.path, total, options)
+        events = np.empty(total, EVENT_DTYPE)
+        ends = np.cumsum([block.count for block in blocks], dtype=np.int64)
+
+        def decode(block: Block, end: int) -> int:
+            data = _buffer(block.length)
+            source.fill(data, block.offset)
+            return self.decode_and_check(data, block.state, events[end - block.count : end], limits)
+
+        return Decoded(events, blocks, list(each(decode, blocks, ends)))
 
     def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
         with open_source(path) as source:
@@ -180,6 +210,22 @@ class WordFormat(BlockFormat):
 
     summary_size: int
 
+    def decode_whole(self, data: Bytes, state: State, out: Events, limits: State, summary: State) -> int | None:
+        """Decode a block of which nothing is known and scan it in the same pass; None where a format does not.
+
+        Args:
+            state: what the first block of the file starts with. out: one event for each word; the first ones are used.
+            summary: filled as `scan` does.
+
+        Returns:
+            The index of the first impossible event, -1 where there is none.
+        """
+        return None
+
+    def shift(self, state: State, summary: State) -> int:
+        """Return what the times of a block lack that `decode_whole` decoded, from the state before it, in us."""
+        return 0
+
     @abstractmethod
     def scan(self, data: Bytes, state: State, summary: State) -> None:
         """Fill the summary of a block. Only whether `state` is known matters, not what it holds, but for the layout."""
@@ -207,6 +253,43 @@ class WordFormat(BlockFormat):
     def offset_of(self, data: Bytes, state: State, event: int) -> int:
         ends = np.cumsum(self.counts(data, state))
         return self.word * int(np.searchsorted(ends, event, "right"))
+
+    def unplanned(self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map) -> Decoded | None:
+        words = (body.end - body.start) // self.word
+        if words * EVENT_DTYPE.itemsize > options.max_bytes:
+            return None
+        events = np.empty(words, EVENT_DTYPE)
+
+        def decode(offset: int) -> tuple[State, int]:
+            data = _buffer(min(self.block_bytes, body.end - offset))
+            source.fill(data, offset)
+            first, count = (offset - body.start) // self.word, len(data) // self.word
+            summary = np.zeros(self.summary_size, np.int64)
+            index = self.decode_whole(data, body.state, events[first : first + count], limits, summary)
+            if index is None or summary[2] or summary[3] or summary[0] < _DENSE * count:
+                raise SparseError
+            return summary, index
+
+        offsets = range(body.start, body.end, self.block_bytes)
+        try:
+            results = list(each(decode, offsets))
+        except SparseError:
+            return None
+        state, blocks, filled = body.state, [], 0
+        for offset, (summary, _) in zip(offsets, results, strict=True):
+            block = Block(offset, min(self.block_bytes, body.end - offset), state, int(summary[0]))
+            first = (offset - body.start) // self.word
+            part = events[first : first + block.count]
+            if shift := self.shift(state, summary):
+                part["t"] += shift
+            if filled < first:
+                events[filled : filled + block.count] = part
+            blocks.append(block)
+            filled += block.count
+            state = self.step(state, summary)
+        if filled < words:
+            events.resize(filled, refcheck=False)
+        return Decoded(events, blocks, [index for _, index in results])
 
     def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
         assumed = self.assumed(body.state)

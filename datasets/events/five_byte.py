@@ -32,7 +32,7 @@ class FiveByteFormat(WordFormat):
     suffixes = (".bin",)
     largest: ClassVar[tuple[int, int]] = (256, 256)
     word = 5
-    block_bytes = 5 * 2**16
+    block_bytes = 5 * 2**17
     summary_size = 5  # events, first bad word, bad words, orphans, overflow words
 
     def matches(self, head: bytes) -> bool:
@@ -50,6 +50,15 @@ class FiveByteFormat(WordFormat):
 
     def step(self, state: State, summary: State) -> State:
         return np.array([state[0] + OVERFLOW_US * summary[4]])
+
+    def decode_whole(self, data: Bytes, state: State, out: Events, limits: State, summary: State) -> int | None:
+        if not fast():
+            return None
+        words, events = data.view(FIVE_DTYPE), out.view(PACKED_DTYPE)
+        return int(compiled(_decode_whole, "fsEss")(words, state, events, limits, summary))
+
+    def shift(self, state: State, summary: State) -> int:
+        return int(state[0])
 
     def bad_word(self, word: bytes) -> str:
         raise AssertionError("every word of this format has a meaning")
@@ -102,3 +111,27 @@ def _decode(words, state, out):
         out[event].p = np.uint8((head >> 23) & 1)
         event += np.uint64(1)
     return np.int64(event)
+
+
+@no_type_check
+def _decode_whole(words, state, out, limits, summary):
+    width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
+    added, last, found = np.int64(0), np.int64(-1), np.int64(-1)
+    event = np.uint64(0)
+    for i in range(len(words)):
+        head = words[i].head
+        column, row = head & 255, (head >> 8) & 255
+        if row == 240:
+            added += 8192
+            continue
+        t = np.int64(((head >> 16) & 127) << 16 | (head >> 24) << 8 | words[i].last) + added
+        if ((column >= width) | (row >= height) | (ordered & (t < last))) and found < 0:
+            found = np.int64(event)
+        last = t
+        out[event].t = t
+        out[event].xy = column | row << 16
+        out[event].p = np.uint8((head >> 23) & 1)
+        event += np.uint64(1)
+    summary[0], summary[1], summary[2], summary[3] = event, 0, 0, 0
+    summary[4] = len(words) - np.int64(event)
+    return found

@@ -49,7 +49,7 @@ class PairFormat(WordFormat):
     """Reader of address and time pairs; subclasses read the header and choose the layout."""
 
     word = 8
-    block_bytes = 8 * 2**15
+    block_bytes = 8 * 2**16
     summary_size = 7  # events, first bad word, bad words, orphans, first and last raw time, wraps between them
 
     def scan(self, data: Bytes, state: State, summary: State) -> None:
@@ -71,6 +71,17 @@ class PairFormat(WordFormat):
         after[_DYNAMIC] += _WRAP * (int(state[_DYNAMIC + 1] - summary[4] > _HALF) + summary[6])
         after[_DYNAMIC + 1] = summary[5]
         return after
+
+    def decode_whole(self, data: Bytes, state: State, out: Events, limits: State, summary: State) -> int | None:
+        if not fast():
+            return None
+        words, events = data.view(np.uint32), out.view(PACKED_DTYPE)
+        return int(compiled(_decode_whole, "wsEss")(words, state, events, limits, summary))
+
+    def shift(self, state: State, summary: State) -> int:
+        if summary[0] == 0:
+            return 0
+        return int(state[_DYNAMIC] + _WRAP * int(state[_DYNAMIC + 1] - summary[4] > _HALF))
 
     def counts(self, data: Bytes, state: State) -> NDArray[np.int64]:
         return _kinds(_split(data, state)[0], state)[1].astype(np.int64)
@@ -161,3 +172,42 @@ def _decode(words, state, out):
         out[event].p = np.uint8((address >> p_shift) & 1)
         event += np.uint64(1)
     return np.int64(event)
+
+
+@no_type_check
+def _decode_whole(words, state, out, limits, summary):
+    swapped, first = state[0] != 0, np.uint64(state[1])
+    x_shift, x_mask = np.uint32(state[2]), np.uint32(state[3])
+    y_shift, y_mask = np.uint32(state[4]), np.uint32(state[5])
+    p_shift, ignored, bad = np.uint32(state[6]), np.uint32(state[7] | state[8]), np.uint32(state[8])
+    width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
+    added, begin, last, wraps, bads, found = np.int64(0), np.int64(0), np.int64(-1), 0, 0, np.int64(-1)
+    event = np.uint64(0)
+    for i in range(len(words) // 2):
+        at = np.uint64(i) * np.uint64(2)
+        address, time = words[at + first], words[at + np.uint64(1) - first]
+        if swapped:
+            address = (address >> 24) | ((address >> 8) & 0xFF00) | ((address & 0xFF00) << 8) | (address << 24)
+            time = (time >> 24) | ((time >> 8) & 0xFF00) | ((time & 0xFF00) << 8) | (time << 24)
+        address = np.uint32(address)
+        if address & ignored:
+            bads += (address & bad) != 0
+            continue
+        raw = np.int64(np.uint32(time))
+        if event == 0:
+            begin = raw
+        wrap = np.int64(last - raw > 2147483648)
+        x, y = (address >> x_shift) & x_mask, (address >> y_shift) & y_mask
+        if ((x >= width) | (y >= height) | (ordered & (wrap == 0) & (raw < last))) and found < 0:
+            found = np.int64(event)
+        wraps += wrap
+        added += wrap << 32
+        last = raw
+        out[event].t = raw + added
+        out[event].xy = np.uint32(x | (y << 16))
+        out[event].p = np.uint8((address >> p_shift) & 1)
+        event += np.uint64(1)
+    summary[0], summary[1], summary[2], summary[3] = event, 0, bads, 0
+    if event:
+        summary[4], summary[5], summary[6] = begin, last, wraps
+    return found
