@@ -3,6 +3,7 @@
 What a reading may do is in `fuzzing.check`; here it is also shown that the check sees what it looks for.
 """
 
+import gc
 import json
 import os
 import warnings
@@ -87,10 +88,11 @@ def test_the_check_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.M
         return replace(sound, events=events)
 
     def hungry() -> Recording:
-        np.ones(80 * 2**20, np.uint8).sum()
+        np.ones(fuzzing.SPARE + 512 * 2**20, np.uint8).sum()  # far beyond what is freed meanwhile
         return sound
 
     reading(hungry)
+    gc.collect()  # what other tests left is not to be freed during the reading
     with pytest.raises(fuzzing.FindingError, match="bytes beyond twice the 2 events"):
         fuzzing.check("5-byte", path)
     reading(lambda: 1 // 0)
