@@ -78,8 +78,8 @@ EVENTS = np.array([(1, 2, 3, 1), (5, 3, 4, 0)], EVENT_DTYPE)
 def test_the_check_finds_what_it_looks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(fuzzing.files.five_bytes([(1, 2, 3, 1), (5, 3, 4, 0)]))
+    sound = read_recording(path)  # imports are no peak of a reading
     assert fuzzing.check("5-byte", path) < fuzzing.SPARE
-    sound = read_recording(path)
 
     def reading(what):
         monkeypatch.setattr(fuzzing, "read_recording", lambda *_, **__: what())
