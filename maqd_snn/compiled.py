@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from maqd_snn.errors import MissingExtraError
 
 Kernel = Callable[..., Any]
+Result = TypeVar("Result")
 
 NO_NUMBA = "MAQD_NO_NUMBA"  # environment variable: any text but the empty one turns numba off
 
@@ -58,13 +59,22 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "maqd-kernel")
 
 
+def in_parts(work: Callable[[int, int], Result], total: int, parts: int | None = None) -> list[Result]:
+    """Return work(start, stop) of consecutive parts of 0..total, in order.
+
+    Args:
+        work: releases the GIL, or the threads gain nothing.
+        total: at least 1.
+        parts: at most this many; None for as many as torch uses threads.
+    """
+    number = min(torch.get_num_threads(), total, parts or total)
+    if number == 1:
+        return [work(0, total)]
+    bounds = [total * index // number for index in range(number + 1)]
+    waiting = [_pool(number).submit(work, start, stop) for start, stop in pairwise(bounds)]
+    return [part.result() for part in waiting]
+
+
 def over_batch(kernel: Kernel, batch: int, *arguments: Any) -> None:
     """Call kernel(start, stop, *arguments) for parts of 0..batch, in as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), batch)
-    if threads == 1:
-        kernel(0, batch, *arguments)
-        return
-    bounds = [batch * index // threads for index in range(threads + 1)]
-    waiting = [_pool(threads).submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds)]
-    for part in waiting:
-        part.result()
+    in_parts(lambda start, stop: kernel(start, stop, *arguments), batch)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,12 +15,16 @@ from maqd_snn.errors import MaqdError
 needs_numba = pytest.mark.skipif(not numba_found(), reason="numba is not installed")
 
 
-@pytest.fixture(params=["numpy", pytest.param("numba", marks=needs_numba)])
+@pytest.fixture(params=["numpy", *(pytest.param(name, marks=needs_numba) for name in ("numba", "numba in parts"))])
 def counter(request, monkeypatch):
-    """Run the test with the one and the other counter."""
+    """Run the test with the one and the other counter, the compiled one also in three threads, however few events."""
     if request.param == "numpy":
         monkeypatch.setenv(NO_NUMBA, "1")
-    return request.param
+    monkeypatch.setattr(frames, "_parts", lambda *_: 3 if request.param == "numba in parts" else 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield request.param
+    torch.set_num_threads(threads)
 
 
 def random_events(count, sensor=(12, 9), span=1000, seed=0, ordered=True, first=0):
@@ -100,9 +105,14 @@ def test_compiled_and_numpy_agree_on_any_times(rows, slices, downsample, largest
     size = (-(-6 // downsample), -(-8 // downsample))
     ours, theirs = (np.zeros(slices * 2 * size[0] * size[1], np.uint8) for _ in range(2))
     arguments = (events, 8, 6, begin, span, largest, downsample, slices, *size)
-    kernel = compiled(frames.count_kernel, "eiiiiiiiiib")
-    assert kernel(*arguments, ours) == frames.count_numpy(*arguments, theirs) == -1
+    kernel = compiled(frames.count_kernel, "iieiiiiiiiiib")
+    assert kernel(0, len(events), *arguments, ours) == frames.count_numpy(*arguments, theirs) == -1
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts_are_worth_a_thread_and_their_cells():
+    assert [frames._parts(events) for events in (0, 2**18 - 1, 2**18, 2**20)] == [1, 1, 2, 8]
+    assert [frames._parts(2**20, cells) for cells in (1, 2**19, 2**20, 2**28)] == [8, 2, 1, 1]
 
 
 def test_a_hot_pixel_saturates_and_never_wraps(counter):

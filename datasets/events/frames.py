@@ -9,11 +9,13 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from maqd_snn.compiled import in_parts
 from maqd_snn.datasets.events.compiled import compiled, fast
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, Events
 from maqd_snn.errors import MaqdError, unknown_name
 
 LARGEST_SLICES = 1024
+EVENTS_A_THREAD = 2**17  # fewer take less time than to wake a thread
 LARGEST_CELLS = 2**28  # of one sample's frames, one byte each
 
 
@@ -210,19 +212,30 @@ def _span(events: Events) -> tuple[int, int]:
     """Return the first time and the one just behind the last."""
     if not fast() or not (events.flags.c_contiguous and events.flags.writeable):
         return int(events["t"].min()), int(events["t"].max()) + 1
-    ends = np.empty(2, np.int64)
-    compiled(span_kernel, "es")(events, ends)
-    return int(ends[0]), int(ends[1]) + 1
+    kernel = compiled(span_kernel, "iies")
+
+    def part(start: int, stop: int) -> NDArray[np.int64]:
+        ends = np.empty(2, np.int64)
+        kernel(start, stop, events, ends)
+        return ends
+
+    ends = np.stack(in_parts(part, len(events), _parts(len(events))))
+    return int(ends[:, 0].min()), int(ends[:, 1].max()) + 1
 
 
-def span_kernel(events, ends):  # type: ignore[no-untyped-def]
-    """Set `ends` to the smallest and the largest time of events, at least one, for numba."""
-    first = last = events[0].t
-    for index in range(len(events)):
+def span_kernel(start, stop, events, ends):  # type: ignore[no-untyped-def]
+    """Set `ends` to the smallest and the largest time of events[start:stop], at least one, for numba."""
+    first = last = events[start].t
+    for index in range(start, stop):
         t = events[index].t
         first, last = min(first, t), max(last, t)
     ends[0], ends[1] = first, last
     return 0
+
+
+def _parts(events: int, cells: int = 0) -> int:
+    """Return into how many parts to cut the work: each worth a thread and, where it has cells of its own, those too."""
+    return max(1, events // max(EVENTS_A_THREAD, cells))
 
 
 def _count(
@@ -244,11 +257,11 @@ def _count(
         raise MaqdError(
             f"frames of shape {shape} have more than {LARGEST_CELLS} cells; use fewer slices, or downsample"
         )
-    count = compiled(count_kernel, "eiiiiiiiiib") if fast() else count_numpy
-    frames = np.zeros(shape, np.uint8)
     if not (events.flags.c_contiguous and events.flags.writeable):  # what the compiled kernel takes
         events = events.copy()
-    bad = count(events, width, height, begin, span, largest, downsample, slices, *shape[2:], frames.reshape(-1))
+    bad, frames = _count_in_parts(
+        events, (width, height, begin, span, largest, downsample, slices, *shape[2:]), shape, largest
+    )
     if bad >= 0:
         event = events[bad]
         raise MaqdError(
@@ -256,6 +269,27 @@ def _count(
             f"{width} x {height} pixels with polarities 0 and 1; give the right sensor, or crop first"
         )
     return frames
+
+
+def _count_in_parts(
+    events: Events, arguments: tuple[int, ...], shape: tuple[int, int, int, int], largest: int
+) -> tuple[int, NDArray[np.uint8]]:
+    """Return the first event outside the sensor, else -1, and the counts."""
+    if not fast() or len(events) == 0:
+        frames = np.zeros(shape, np.uint8)
+        return count_numpy(events, *arguments, frames.reshape(-1)), frames
+    kernel = compiled(count_kernel, "iieiiiiiiiiib")
+
+    def part(start: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
+        counts = np.zeros(shape, np.uint8)
+        return kernel(start, stop, events, *arguments, counts.reshape(-1)), counts
+
+    (bad, frames), *others = in_parts(part, len(events), _parts(len(events), int(np.prod(shape))))
+    for found, counts in others:
+        if bad < 0:
+            bad = found
+        frames += np.minimum(counts, largest - frames)  # neither is above largest: nothing wraps
+    return bad, frames
 
 
 def count_numpy(
@@ -290,12 +324,12 @@ def count_numpy(
 
 
 def count_kernel(  # type: ignore[no-untyped-def]
-    events, width, height, begin, span, largest, downsample, slices, rows, columns, cells
+    start, stop, events, width, height, begin, span, largest, downsample, slices, rows, columns, cells
 ):
-    """Add the counts to `cells`, all zero; the same as `count_numpy`, an event at a time, for numba."""
+    """Add the counts of events[start:stop] to `cells`, all zero; as `count_numpy`, an event at a time, for numba."""
     total = len(events)
     low, high, base = 0, 0, 0  # of the slice that the last event fell into: times or numbers, and its first cell
-    for index in range(total):
+    for index in range(start, stop):
         event = events[index]
         x, y, p = np.int64(event.x), np.int64(event.y), np.int64(event.p)
         if x >= width or y >= height or p > 1:
