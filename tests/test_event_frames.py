@@ -104,8 +104,8 @@ def test_compiled_and_numpy_agree_on_any_times(rows, slices, downsample, largest
         span = min(span, 2**62 // slices)
     size = (-(-6 // downsample), -(-8 // downsample))
     ours, theirs = (np.zeros(slices * 2 * size[0] * size[1], np.uint8) for _ in range(2))
-    arguments = (events, 8, 6, begin, span, largest, downsample, slices, *size)
-    kernel = compiled(frames.count_kernel, "iieiiiiiiiiib")
+    arguments = (events, 0, 8, 6, begin, span, largest, downsample, slices, *size)
+    kernel = compiled(frames.count_kernel, "iieiiiiiiiiiib")
     assert kernel(0, len(events), *arguments, ours) == frames.count_numpy(*arguments, theirs) == -1
     np.testing.assert_array_equal(ours, theirs)
 

@@ -3,6 +3,7 @@
 Axis letters: E events, T slices, H height, W width. Nothing here keeps state or changes its input.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
 
@@ -16,6 +17,7 @@ from maqd_snn.errors import MaqdError, unknown_name
 
 LARGEST_SLICES = 1024
 EVENTS_A_THREAD = 2**17  # fewer take less time than to wake a thread
+OUTSIDE_SPAN = -2
 LARGEST_CELLS = 2**28  # of one sample's frames, one byte each
 
 
@@ -157,12 +159,17 @@ def slice_by_time(
     [[[[0, 0], [0, 0]], [[0, 1], [0, 0]]], [[[0, 0], [1, 0]], [[0, 1], [0, 0]]]]
     """
     check_events(events)
-    if span is None:
-        span = _span(events) if len(events) else (0, 1)
-    begin, end = span
+    longest = 2**62 // max(slices, 1)
+    if span is None and len(events):
+        first, last = int(events[0]["t"]), int(events[-1]["t"])
+        if 0 <= last - first < longest:  # so it is where times grow; they are counted on trust
+            with suppress(_OutsideSpanError):
+                return _count(events, sensor, slices, first, last - first + 1, largest, downsample, whole=True)
+        span = int(events["t"].min()), int(events["t"].max()) + 1
+    begin, end = span or (0, 1)
     if end <= begin:
         raise MaqdError(f"expected a span (begin, end) with begin < end, got {span}")
-    if end - begin > 2**62 // max(slices, 1):
+    if end - begin > longest:
         raise MaqdError(f"a span of {end - begin} microseconds is no recording; give span=(begin, end)")
     return _count(events, sensor, slices, begin, end - begin, largest, downsample)
 
@@ -208,29 +215,8 @@ def to_frames(events: Events, sensor: tuple[int, int], scheme: FrameScheme) -> N
     return frames if scheme.layout == "stream" else frames.reshape(-1, *frames.shape[2:])
 
 
-def _span(events: Events) -> tuple[int, int]:
-    """Return the first time and the one just behind the last."""
-    if not fast() or not (events.flags.c_contiguous and events.flags.writeable):
-        return int(events["t"].min()), int(events["t"].max()) + 1
-    kernel = compiled(span_kernel, "iies")
-
-    def part(start: int, stop: int) -> NDArray[np.int64]:
-        ends = np.empty(2, np.int64)
-        kernel(start, stop, events, ends)
-        return ends
-
-    ends = np.stack(in_parts(part, len(events), _parts(len(events))))
-    return int(ends[:, 0].min()), int(ends[:, 1].max()) + 1
-
-
-def span_kernel(start, stop, events, ends):  # type: ignore[no-untyped-def]
-    """Set `ends` to the smallest and the largest time of events[start:stop], at least one, for numba."""
-    first = last = events[start].t
-    for index in range(start, stop):
-        t = events[index].t
-        first, last = min(first, t), max(last, t)
-    ends[0], ends[1] = first, last
-    return 0
+class _OutsideSpanError(Exception):
+    """An event lies outside the span in which all were expected."""
 
 
 def _parts(events: int, cells: int = 0) -> int:
@@ -239,9 +225,19 @@ def _parts(events: int, cells: int = 0) -> int:
 
 
 def _count(
-    events: Events, sensor: tuple[int, int], slices: int, begin: int, span: int, largest: int, downsample: int
+    events: Events,
+    sensor: tuple[int, int],
+    slices: int,
+    begin: int,
+    span: int,
+    largest: int,
+    downsample: int,
+    whole: bool = False,
 ) -> NDArray[np.uint8]:
-    """Count by time where `span` is above 0, else by count; compiled where numba is installed."""
+    """Count by time where `span` is above 0, else by count; compiled where numba is installed.
+
+    With `whole`, raises _OutsideSpanError if an event lies outside the span.
+    """
     width, height = sensor
     for name, value, low, high in (
         ("sensor width", width, 1, 2**16),
@@ -260,8 +256,10 @@ def _count(
     if not (events.flags.c_contiguous and events.flags.writeable):  # what the compiled kernel takes
         events = events.copy()
     bad, frames = _count_in_parts(
-        events, (width, height, begin, span, largest, downsample, slices, *shape[2:]), shape, largest
+        events, (int(whole), width, height, begin, span, largest, downsample, slices, *shape[2:]), shape, largest
     )
+    if bad == OUTSIDE_SPAN:
+        raise _OutsideSpanError
     if bad >= 0:
         event = events[bad]
         raise MaqdError(
@@ -274,11 +272,11 @@ def _count(
 def _count_in_parts(
     events: Events, arguments: tuple[int, ...], shape: tuple[int, int, int, int], largest: int
 ) -> tuple[int, NDArray[np.uint8]]:
-    """Return the first event outside the sensor, else -1, and the counts."""
+    """Return the first event outside the sensor, else -1, or OUTSIDE_SPAN if any part saw one, and the counts."""
     if not fast() or len(events) == 0:
         frames = np.zeros(shape, np.uint8)
         return count_numpy(events, *arguments, frames.reshape(-1)), frames
-    kernel = compiled(count_kernel, "iieiiiiiiiiib")
+    kernel = compiled(count_kernel, "iieiiiiiiiiiib")
 
     def part(start: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
         counts = np.zeros(shape, np.uint8)
@@ -286,7 +284,7 @@ def _count_in_parts(
 
     (bad, frames), *others = in_parts(part, len(events), _parts(len(events), int(np.prod(shape))))
     for found, counts in others:
-        if bad < 0:
+        if found == OUTSIDE_SPAN or bad == -1:
             bad = found
         frames += np.minimum(counts, largest - frames)  # neither is above largest: nothing wraps
     return bad, frames
@@ -294,6 +292,7 @@ def _count_in_parts(
 
 def count_numpy(
     events: Events,
+    whole: int,
     width: int,
     height: int,
     begin: int,
@@ -305,7 +304,10 @@ def count_numpy(
     columns: int,
     cells: NDArray[np.uint8],
 ) -> int:
-    """Set `cells` (T * 2 * H * W) to the counts and return -1, or the number of the first event outside the sensor."""
+    """Set `cells` (T * 2 * H * W) to the counts and return -1, or the number of the first event outside the sensor.
+
+    With `whole` not 0, return OUTSIDE_SPAN if an event lies outside the span.
+    """
     x, y, p = (events[name].astype(np.int64) for name in ("x", "y", "p"))
     outside = (x >= width) | (y >= height) | (p > 1)
     if outside.any():
@@ -314,6 +316,8 @@ def count_numpy(
         t = events["t"] - begin
         kept = (t >= 0) & (t < span)
         if not kept.all():
+            if whole:
+                return OUTSIDE_SPAN
             t, x, y, p = t[kept], x[kept], y[kept], p[kept]
         number = t * slices // span
     else:
@@ -324,7 +328,7 @@ def count_numpy(
 
 
 def count_kernel(  # type: ignore[no-untyped-def]
-    start, stop, events, width, height, begin, span, largest, downsample, slices, rows, columns, cells
+    start, stop, events, whole, width, height, begin, span, largest, downsample, slices, rows, columns, cells
 ):
     """Add the counts of events[start:stop] to `cells`, all zero; as `count_numpy`, an event at a time, for numba."""
     total = len(events)
@@ -338,6 +342,8 @@ def count_kernel(  # type: ignore[no-untyped-def]
             t = event.t - begin
             if t < low or t >= high:  # rarely: times mostly grow
                 if t < 0 or t >= span:
+                    if whole:
+                        return OUTSIDE_SPAN
                     continue
                 number = t * slices // span
                 low = -((-number * span) // slices)
