@@ -5,12 +5,12 @@ Axis letters: E events, T slices, H height, W width. Nothing here keeps state or
 
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd_snn.compiled import in_parts
+from maqd_snn.compiled import Kernel, in_parts
 from maqd_snn.datasets.events.compiled import compiled, fast
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, Events
 from maqd_snn.errors import MaqdError, unknown_name
@@ -274,8 +274,8 @@ def _count_in_parts(
 ) -> tuple[int, NDArray[np.uint8]]:
     """Return the first event outside the sensor, else -1, or OUTSIDE_SPAN if any part saw one, and the counts."""
     if not fast() or len(events) == 0:
-        frames = np.zeros(shape, np.uint8)
-        return count_numpy(events, *arguments, frames.reshape(-1)), frames
+        frames, count = np.zeros(shape, np.uint8), cast(Kernel, count_numpy)
+        return count(events, *arguments, frames.reshape(-1)), frames
     kernel = compiled(count_kernel, "iieiiiiiiiiiib")
 
     def part(start: int, stop: int) -> tuple[int, NDArray[np.uint8]]:
