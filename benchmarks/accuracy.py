@@ -87,6 +87,7 @@ REFERENCE: Mapping[str, Any] = MappingProxyType(
         "gain": None,
         "optimizer": "muon",
         "lr": 0.1,
+        "warmup": 0.25,
         "momentum": 0.6,
         "augment": "crop-flip",
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import FIVE_DTYPE, PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
-from maqd_snn.datasets.events.inspection import State
+from maqd_snn.datasets.events.inspection import State, limits_of
 from maqd_snn.datasets.events.recording import Events
 from maqd_snn.datasets.events.source import Bytes, Source
 
@@ -54,8 +54,7 @@ class FiveByteFormat(WordFormat):
     def decode_whole(self, data: Bytes, state: State, out: Events, limits: State, summary: State) -> int | None:
         if not fast():
             return None
-        words, events = data.view(FIVE_DTYPE), out.view(PACKED_DTYPE)
-        return int(compiled(_decode_whole, "fsEss")(words, state, events, limits, summary))
+        return _decoded(data, np.zeros_like(state), out, limits, summary)  # what came before, `shift` adds
 
     def shift(self, state: State, summary: State) -> int:
         return int(state[0])
@@ -68,7 +67,7 @@ class FiveByteFormat(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "fsE")(data.view(FIVE_DTYPE), state, out.view(PACKED_DTYPE))
+            _decoded(data, state, out, limits_of(self.largest, unordered=True), np.zeros(self.summary_size, np.int64))
             return
         words = data.reshape(-1, 5)
         overflow = words[:, 1] == OVERFLOW_ROW
@@ -81,6 +80,12 @@ class FiveByteFormat(WordFormat):
         out["x"], out["y"], out["p"] = words[:, 0], words[:, 1], words[:, 2] >> 7
 
 
+def _decoded(data: Bytes, state: State, out: Events, limits: State, summary: State) -> int:
+    """Decode by machine code; see `WordFormat.decode_whole`."""
+    words, events = data.view(FIVE_DTYPE), out.view(PACKED_DTYPE)
+    return int(compiled(_decode, "fsEss")(words, state, events, limits, summary))
+
+
 @no_type_check
 def _scan(words):
     overflows = 0
@@ -90,33 +95,9 @@ def _scan(words):
 
 
 @no_type_check
-def _decode(words, state, out):
-    added = state[0]
-    if len(out) == len(words):  # no overflow words: nothing to branch on
-        for i in range(len(words)):
-            head = words[i].head
-            out[i].t = np.int64(((head >> 16) & 127) << 16 | (head >> 24) << 8 | words[i].last) + added
-            out[i].xy = (head & 255) | ((head >> 8) & 255) << 16
-            out[i].p = np.uint8((head >> 23) & 1)
-        return len(words)
-    event = np.uint64(0)
-    for i in range(len(words)):
-        head = words[i].head
-        row = (head >> 8) & 255
-        if row == 240:
-            added += 8192
-            continue
-        out[event].t = np.int64(((head >> 16) & 127) << 16 | (head >> 24) << 8 | words[i].last) + added
-        out[event].xy = (head & 255) | row << 16
-        out[event].p = np.uint8((head >> 23) & 1)
-        event += np.uint64(1)
-    return np.int64(event)
-
-
-@no_type_check
-def _decode_whole(words, state, out, limits, summary):
+def _decode(words, state, out, limits, summary):
     width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
-    added, last, found = np.int64(0), np.int64(-1), np.int64(-1)
+    added, last, found = state[0], np.int64(-1), np.int64(-1)
     event = np.uint64(0)
     for i in range(len(words)):
         head = words[i].head

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.decoding import WordFormat
-from maqd_snn.datasets.events.inspection import State
+from maqd_snn.datasets.events.inspection import State, limits_of
 from maqd_snn.datasets.events.recording import Events
 from maqd_snn.datasets.events.source import Bytes
 
@@ -75,8 +75,9 @@ class PairFormat(WordFormat):
     def decode_whole(self, data: Bytes, state: State, out: Events, limits: State, summary: State) -> int | None:
         if not fast():
             return None
-        words, events = data.view(np.uint32), out.view(PACKED_DTYPE)
-        return int(compiled(_decode_whole, "wsEss")(words, state, events, limits, summary))
+        first = state.copy()
+        first[_DYNAMIC:] = 0, -1  # what came before is not known yet; `shift` tells it
+        return _decoded(data, first, out, limits, summary)
 
     def shift(self, state: State, summary: State) -> int:
         if summary[0] == 0:
@@ -88,7 +89,7 @@ class PairFormat(WordFormat):
 
     def decode(self, data: Bytes, state: State, out: Events) -> None:
         if fast():
-            compiled(_decode, "wsE")(data.view(np.uint32), state, out.view(PACKED_DTYPE))
+            _decoded(data, state, out, limits_of(self.largest, unordered=True), np.zeros(self.summary_size, np.int64))
             return
         address, time = _split(data, state)
         event = _kinds(address, state)[1]
@@ -109,6 +110,12 @@ def _split(data: Bytes, state: State) -> tuple[NDArray[np.int64], NDArray[np.int
 def _kinds(address: NDArray[np.int64], state: State) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     bad = (address & state[8]) != 0
     return bad, ~bad & ((address & state[7]) == 0)
+
+
+def _decoded(data: Bytes, state: State, out: Events, limits: State, summary: State) -> int:
+    """Decode by machine code; see `WordFormat.decode_whole`."""
+    words, events = data.view(np.uint32), out.view(PACKED_DTYPE)
+    return int(compiled(_decode, "wsEss")(words, state, events, limits, summary))
 
 
 @no_type_check
@@ -148,40 +155,14 @@ def _scan(words, state, summary):
 
 
 @no_type_check
-def _decode(words, state, out):
-    swapped, first = state[0] != 0, np.uint64(state[1])
-    x_shift, x_mask = np.uint32(state[2]), np.uint32(state[3])
-    y_shift, y_mask = np.uint32(state[4]), np.uint32(state[5])
-    p_shift, ignored = np.uint32(state[6]), np.uint32(state[7] | state[8])
-    added, last = state[10], state[11]
-    event = np.uint64(0)
-    for i in range(len(words) // 2):
-        at = np.uint64(i) * np.uint64(2)
-        address, time = words[at + first], words[at + np.uint64(1) - first]
-        if swapped:
-            address = (address >> 24) | ((address >> 8) & 0xFF00) | ((address & 0xFF00) << 8) | (address << 24)
-            time = (time >> 24) | ((time >> 8) & 0xFF00) | ((time & 0xFF00) << 8) | (time << 24)
-        address = np.uint32(address)
-        if address & ignored:
-            continue
-        raw = np.int64(np.uint32(time))
-        added += np.int64(last - raw > 2147483648) << 32
-        last = raw
-        out[event].t = raw + added
-        out[event].xy = np.uint32(((address >> x_shift) & x_mask) | (((address >> y_shift) & y_mask) << 16))
-        out[event].p = np.uint8((address >> p_shift) & 1)
-        event += np.uint64(1)
-    return np.int64(event)
-
-
-@no_type_check
-def _decode_whole(words, state, out, limits, summary):
+def _decode(words, state, out, limits, summary):
     swapped, first = state[0] != 0, np.uint64(state[1])
     x_shift, x_mask = np.uint32(state[2]), np.uint32(state[3])
     y_shift, y_mask = np.uint32(state[4]), np.uint32(state[5])
     p_shift, ignored, bad = np.uint32(state[6]), np.uint32(state[7] | state[8]), np.uint32(state[8])
     width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
-    added, begin, last, wraps, bads, found = np.int64(0), np.int64(0), np.int64(-1), 0, 0, np.int64(-1)
+    added, last = state[10], state[11]
+    begin, wraps, bads, found = np.int64(0), 0, 0, np.int64(-1)
     event = np.uint64(0)
     for i in range(len(words) // 2):
         at = np.uint64(i) * np.uint64(2)
