@@ -16,7 +16,7 @@ from maqd_snn.training import Epoch, Execution, Recipe, fit, loop
 from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
 from maqd_snn.training.checkpoint import previous, read_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
-from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, evaluate
+from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, evaluate, same_recipe
 from maqd_snn.training.optimize import SCHEDULES
 from maqd_snn.training.watching import LAYERS, METRICS
 
@@ -208,6 +208,16 @@ def test_the_layer_that_first_broke_is_named(few, tmp_path, monkeypatch, recipe,
     tensors, state = read_tensors(tmp_path / CHECKPOINT)
     assert state["step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+
+
+def test_a_file_from_before_a_field_is_of_the_same_recipe():
+    values = dataclasses.asdict(SMALL)
+    assert same_recipe(values, SMALL)
+    older = {name: value for name, value in values.items() if name != "synops_penalty"}
+    assert same_recipe(older, SMALL)
+    assert not same_recipe(older, dataclasses.replace(SMALL, synops_penalty=0.1))
+    assert not same_recipe({**values, "unknown": 1}, SMALL)
+    assert not same_recipe(None, SMALL)
 
 
 def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):

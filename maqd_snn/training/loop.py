@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, final
 
@@ -563,8 +563,12 @@ def shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
 
 
 def same_recipe(values: Any, recipe: Recipe) -> bool:
-    """Return whether plain values, as a file holds them, are those of the recipe."""
-    return bool(values == asdict(recipe))
+    """Return whether plain values, as a file holds them, are those of the recipe.
+
+    A field that the file lacks is newer than the file; its default is what was done before.
+    """
+    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
+    return isinstance(values, dict) and {**defaults, **values} == asdict(recipe)
 
 
 def best(history: list[Epoch]) -> Epoch:
