@@ -192,7 +192,7 @@ def read_nir(path: Path) -> Any:
             `nir_interpreter.NODES`, more than one Input or Output, odd node names, outputs or paddings of absurd size.
     """
     with h5py.File(path, "r") as file:
-        claimed = _claimed_bytes(file, set())
+        claimed = claimed_bytes(file, set())
     if claimed > LARGEST_RATIO * path.stat().st_size:
         raise MaqdError(f"it claims {claimed} bytes, more than the file can hold")
     graph = require_nir().read(path)
@@ -210,7 +210,8 @@ def read_nir(path: Path) -> Any:
     return graph
 
 
-def _claimed_bytes(group: h5py.Group, seen: set[int]) -> int:
+def claimed_bytes(group: h5py.Group, seen: set[int]) -> int:
+    """Return the bytes that all datasets below claim; raises MaqdError at links and at data outside the file."""
     total = 0
     for key in group:
         # Soft and external links could lead to other files on the reader's machine.
@@ -222,7 +223,7 @@ def _claimed_bytes(group: h5py.Group, seen: set[int]) -> int:
             raise MaqdError(f"{key!r} is linked twice")  # reading would multiply it, or never end
         seen.add(address)
         if isinstance(item, h5py.Group):
-            total += _claimed_bytes(item, seen)
+            total += claimed_bytes(item, seen)
         elif not isinstance(item, h5py.Dataset) or item.size is None or item.is_virtual or item.external:
             raise MaqdError(f"{key!r} is no plain dataset")
         else:

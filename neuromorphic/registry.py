@@ -15,6 +15,8 @@ from maqd_snn.neuromorphic import c_export
 from maqd_snn.neuromorphic.c_verify import verify_c
 from maqd_snn.neuromorphic.check import Check, Verification, record
 from maqd_snn.neuromorphic.memory import verify_json, write_hex, write_json_description
+from maqd_snn.neuromorphic.netx_export import write_netx
+from maqd_snn.neuromorphic.netx_verify import verify_netx
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 from maqd_snn.neuromorphic.onnx_export import (
@@ -111,6 +113,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             usual=True,
             cannot="layers of 2^31 values, images wider than 65,535",
         ),
+        "netx": Format(
+            "Lava netx (HDF5), thermometer form with CUBA neurons; legacy, since Lava is archived",
+            "network.net",
+            write_netx,
+            "",
+            cannot="branches, weights above 127, sums of 2^17 and more, thresholds of a layer 8,192 apart",
+        ),
         "hex": Format(
             "memory images for $readmemh, one a memory, with an address map in JSON",
             "network.hex.json",
@@ -135,6 +144,7 @@ VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
         ".nir": verify_nir,
         ".onnx": verify_onnx,
         ".c": verify_c,
+        ".net": verify_netx,
         ".json": verify_json,
     }
 )

@@ -1,0 +1,248 @@
+"""Verifies netx files: in an interpreter of Loihi's integers, and in Lava where an environment for it is named.
+
+Lava needs Python 3.10, so it runs in an environment of its own, whose interpreter the variable MAQD_LAVA_PYTHON names.
+`maqd bench exports --environments DIR` builds one.
+
+Axis letters: B batch.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.integer import IntegerNetwork
+from maqd_snn.integer.ops import Op
+from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
+from maqd_snn.neuromorphic.netx_export import ATTRIBUTE
+from maqd_snn.neuromorphic.nir_verify import LARGEST_OUTPUT, claimed_bytes, levels, one_line
+from maqd_snn.sealed import LARGEST_RATIO
+
+VARIABLE = "MAQD_LAVA_PYTHON"
+CHUNK = 64
+LIMIT_S = 3600.0
+FRACTION = 64  # of a current or a voltage: 6 of their 24 bits
+WRAP = 2**23
+
+# Run by the interpreter of that environment. One sample enters at each step; what a layer says of it comes one step
+# later than from the layer before.
+LAVA = r"""
+import sys, types
+from importlib.metadata import version
+try:
+    import torch
+except ImportError:
+    # lava-dl's netx imports torch only for neurons that the file has none of.
+    stub = types.ModuleType("lava.lib.dl.slayer"); stub.__path__ = []
+    sys.modules[stub.__name__] = stub
+    neuron = types.ModuleType("lava.lib.dl.slayer.neuron"); neuron.__path__ = []
+    sys.modules[neuron.__name__] = neuron
+    rf = types.ModuleType("lava.lib.dl.slayer.neuron.rf"); rf.neuron_params = None
+    sys.modules[rf.__name__] = rf
+    modules = types.ModuleType("lava.lib.dl.netx.sequential_modules"); modules.__file__ = __file__
+    sys.modules[modules.__name__] = modules
+import numpy as np
+from lava.lib.dl.netx import hdf5
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.io.source import RingBuffer
+from lava.proc.monitor.process import Monitor
+
+file, inputs, outputs, bits = sys.argv[1:]
+if __name__ == "__main__":
+    codes = np.load(inputs).astype(np.int32)
+    net = hdf5.Network(net_config=file, input_message_bits=int(bits))
+    samples, depth = len(codes), len(net.layers)
+    steps = samples + depth
+    data = np.zeros((*net.inp.shape, steps), np.int32)
+    data[..., :samples] = codes.T  # (C, H, W) is (W, H, C) here
+    source = RingBuffer(data=data)
+    source.s_out.connect(net.inp)
+    watched = [(layer.neuron, layer.neuron.s_out) for layer in net.layers[:-1]]
+    watched.append((net.layers[-1].neuron, net.layers[-1].neuron.v))
+    monitors = [Monitor() for _ in watched]
+    for monitor, (_, port) in zip(monitors, watched):
+        monitor.probe(port, steps)
+    net.run(condition=RunSteps(num_steps=steps), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    found = {}
+    for index, (monitor, (neuron, port)) in enumerate(zip(monitors, watched)):
+        values = np.asarray(monitor.get_data()[neuron.name][port.name])[index + 1 : index + 1 + samples]
+        values = values.reshape(samples, *port.shape)
+        last = index + 1 == depth
+        found[f"layer{index}"] = values if last else values.transpose(0, *range(values.ndim - 1, 0, -1)).astype(bool)
+    net.stop()
+    np.savez(outputs, **found)
+    print("lava-nc", version("lava-nc"), "with lava-dl", version("lava-dl"))
+"""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the file states: the op and the signs of each layer of neurons, and the bits of an input's message."""
+
+    layers: tuple[tuple[str, tuple[int, ...]], ...]
+    bits: int
+
+
+def verify_netx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
+    """Run a netx file in the interpreter, and in Lava where there is one; compare class scores and every layer's spikes.
+
+    Args:
+        path: the file. codes: (B, *input shape). expected: (B, classes), the network's scores. net: the network.
+
+    Raises:
+        MaqdError: a damaged, foreign or hostile file, or one of another network.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            stated = _stated(file, path, net)
+            shown, scores = _interpret(file, codes - net.input.zero_point, stated, net)
+    except MaqdError as error:
+        raise MaqdError(f"{str(path)!r} cannot be verified as netx: {error}") from error
+    except Exception as error:  # h5py raises whatever comes to hand
+        raise MaqdError(
+            f"{str(path)!r} is damaged, truncated or no netx file that can be run ({one_line(error)})"
+        ) from error
+    truth = _trace(net, codes, {op for op, signs in stated.layers if signs})
+    checks = [_check("maqd-snn netx interpreter, 24-bit integers", shown, scores, truth, expected, stated)]
+    interpreter = os.environ.get(VARIABLE)
+    if not interpreter:
+        why = f"needs Python 3.10; name its interpreter in {VARIABLE} (maqd bench exports --environments builds one)"
+        return [*checks, not_run("netx", "lava", why)]
+    return [*checks, _in_lava(interpreter, path, codes - net.input.zero_point, truth, expected, stated)]
+
+
+def _stated(file: h5py.File, path: Path, net: IntegerNetwork) -> Stated:
+    claimed = claimed_bytes(file, set())
+    if claimed > LARGEST_RATIO * path.stat().st_size:
+        raise MaqdError(f"it claims {claimed} bytes, more than the file can hold")
+    if ATTRIBUTE not in file or file[ATTRIBUTE].shape != ():
+        raise MaqdError(f"it states nothing in {ATTRIBUTE!r}: it was not written by maqd-snn")
+    notes = json.loads(file[ATTRIBUTE].asstr()[()])
+    found = tuple((str(note["op"]), tuple(int(sign) for sign in note["signs"])) for note in notes["layers"])
+    for op, signs in found:
+        if op not in net.shapes or any(abs(sign) != 1 for sign in signs):
+            raise MaqdError(f"it has a layer for {op!r:.80}, which the network has not: it is of another network")
+    bits = int(notes["input_message_bits"])
+    if not 1 <= bits <= 24:
+        raise MaqdError(f"it states messages of {bits} bits, expected 1..24")
+    return Stated(found, bits)
+
+
+def _interpret(
+    file: h5py.File, inputs: NDArray[np.int64], stated: Stated, net: IntegerNetwork
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """Return the spikes of each layer but the last, and the last one's voltages / 64."""
+    groups = [file[f"layer/{index}"] for index in range(len(file["layer"]))]
+    layers = [group for group in groups if _kind(group) in ("dense", "conv")]
+    if len(layers) != len(stated.layers):
+        raise MaqdError(f"it has {len(layers)} layers and states {len(stated.layers)}")
+    parts: list[list[NDArray[Any]]] = [[] for _ in layers]
+    for start in range(0, len(inputs), CHUNK):
+        x = torch.from_numpy(inputs[start : start + CHUNK]).double()
+        for index, group in enumerate(layers):
+            v = _voltage(group, x)
+            theta = int(group["neuron/vThMant"][()])
+            x = (v > theta * FRACTION).double()
+            last = index + 1 == len(layers)
+            parts[index].append((v / FRACTION if last else x.bool()).numpy())
+    *spikes, scores = (np.concatenate(part) for part in parts)
+    return spikes, scores
+
+
+def _kind(group: h5py.Group) -> str:
+    kind = group["type"][0].decode("ascii")
+    if kind not in ("input", "flatten", "dense", "conv"):
+        raise MaqdError(f"it has a layer of type {kind!r:.40}; expected input, flatten, dense or conv")
+    return str(kind)
+
+
+def _voltage(group: h5py.Group, x: Tensor) -> Tensor:
+    """Return the voltages of a layer's neurons, whole numbers of 1/64, as Loihi's integers hold them."""
+    neuron = group["neuron"]
+    if neuron["type"][0] != b"CUBA" or (neuron["iDecay"][()], neuron["vDecay"][()]) != (4096, 4096):
+        raise MaqdError("it has neurons that remember; expected CUBA with both decays 4096")
+    weight = torch.from_numpy(group["weight"][()].astype(np.int64)).double()
+    bias = torch.from_numpy(group["bias"][()].astype(np.int64)).double()
+    if _kind(group) == "dense":
+        current = x.flatten(1) @ weight.T
+    else:
+        stride, padding = (tuple(int(n) for n in group[name][()]) for name in ("stride", "padding"))
+        size = prod(-(-(n + 2 * p) // s) for n, p, s in zip(x.shape[2:], padding, stride, strict=True))
+        if not 0 < size * len(weight) <= LARGEST_OUTPUT:
+            raise MaqdError(f"it has a layer of {size * len(weight)} outputs; expected 1..{LARGEST_OUTPUT}")
+        dilation = tuple(int(n) for n in group["dilation"][()])
+        current = F.conv2d(x, weight, None, stride, padding, dilation, int(group["groups"][()]))
+        bias = bias[:, None, None]
+    u = current * FRACTION
+    u = torch.where(u > WRAP, u - 2 * WRAP, torch.where(u <= -WRAP, u + 2 * WRAP, u))
+    return (u + bias * FRACTION).clamp(-WRAP + 1, WRAP - 1)
+
+
+def _trace(net: IntegerNetwork, codes: NDArray[np.int64], names: set[str]) -> dict[str, NDArray[Any]]:
+    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+
+    def keep(op: Op, inputs: Any, output: Tensor) -> None:
+        if op.name in kept:
+            kept[op.name].append(output.numpy().astype(np.int16))
+
+    for start in range(0, len(codes), CHUNK):
+        net.watch(torch.from_numpy(codes[start : start + CHUNK]), keep)
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def _check(
+    runtime: str,
+    shown: list[NDArray[Any]],
+    scores: NDArray[Any],
+    truth: dict[str, NDArray[Any]],
+    expected: NDArray[np.int64],
+    stated: Stated,
+) -> Check:
+    layers = []
+    for spikes, (op, signs) in zip(shown, stated.layers, strict=False):
+        different = levels(torch.from_numpy(spikes).float(), signs).numpy() != truth[op]
+        layers.append(LayerCheck(op, different.size, int(different.sum())))
+    return compare("netx", runtime, scores, expected, "one sample a step, graded input spikes", layers)
+
+
+def _in_lava(
+    interpreter: str,
+    path: Path,
+    inputs: NDArray[np.int64],
+    truth: dict[str, NDArray[Any]],
+    expected: NDArray[np.int64],
+    stated: Stated,
+) -> Check:
+    with h5py.File(path, "r") as file:
+        flat = len(file["layer/0/shape"][()]) == 1
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        given, found, script = folder / "inputs.npy", folder / "outputs.npz", folder / "run_netx.py"
+        np.save(given, inputs.reshape(len(inputs), -1) if flat else inputs)
+        script.write_text(LAVA, encoding="utf-8")  # Lava starts processes, which import the script again
+        command = [interpreter, str(script), str(path.resolve()), str(given), str(found), str(stated.bits)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return not_run("netx", "lava", f"cannot be run: {one_line(error)}")
+        if done.returncode or not found.is_file():
+            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            return not_run("netx", "lava", f"fails on the file: {said[:300]}", failed=True)
+        title = done.stdout.strip().splitlines()[-1]
+        with np.load(found, allow_pickle=False) as values:
+            shown = [values[f"layer{index}"] for index in range(len(stated.layers))]
+    *spikes, last = shown
+    return _check(title, spikes, last / FRACTION, truth, expected, stated)
