@@ -43,11 +43,17 @@ class Environment:
 ENVIRONMENTS: Mapping[str, Environment] = MappingProxyType(
     {
         # torch comes from wherever pip is told to.
-        "sinabs": Environment((sys.executable,), (("torch", "sinabs==3.1.3", "nir==1.0.4", "nirtorch==2.0.2"),), "sinabs"),
-        # netx itself needs none of lava-dl's other packages. lava-nc finds torch where it is there, and convolves with it.
+        "sinabs": Environment(
+            (sys.executable,), (("torch", "sinabs==3.1.3", "nir==1.0.4", "nirtorch==2.0.2"),), "sinabs"
+        ),
+        # netx itself needs none of lava-dl's other packages. lava-nc convolves with torch where it is there.
         "lava": Environment(
             ("python3.10",),
-            (("lava-nc==0.10.0", "h5py"), ("--no-deps", "lava-dl==0.6.0"), ("--no-deps", "torch==1.12.1", "typing_extensions")),
+            (
+                ("lava-nc==0.10.0", "h5py"),
+                ("--no-deps", "lava-dl==0.6.0"),
+                ("--no-deps", "torch==1.12.1", "typing_extensions"),
+            ),
             "lava.magma.core",
         ),
     }
@@ -95,7 +101,9 @@ def build(name: str, folder: Path) -> Path:
 def _imports(interpreter: Path, module: str) -> bool:
     if not interpreter.is_file():
         return False
-    return subprocess.run([str(interpreter), "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([str(interpreter), "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def _run(command: list[str], name: str) -> None:

@@ -1,32 +1,37 @@
 """Every exporter's file in every runtime that reads it: trained networks, 1,000 real images, into docs/exports.md.
 
-    maqd bench exports [--folder runs/exports] [--images 1000] [--quick]
+    maqd bench exports [--folder runs/exports] [--images 1000] [--environments DIR] [--quick]
 
 Trains `mlp`, `vgg` and `resnet` on the digits with 2, 3, 4 and 16 activation states and 3 and 15 weight states, exports
 each in every format, and verifies each file on the first images of the test and training scans. Networks, files and
 records are kept in the folder, so that an interrupted run goes on where it was; the tables of docs/exports.md are
-written from the records, also from those that `benchmarks/foreign_readers.py` left there. --quick: one network, 100
-images, nothing is written to docs. Exit code 1 where anything differs.
+written from the records. `--environments DIR` also builds the environments of sinabs and Lava there (see
+`environments.py`), and runs the NIR files in sinabs and the first LAVA_IMAGES scans of the netx files in Lava.
+--quick: one network, 100 images, nothing is written to docs. Exit code 1 where anything differs.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from maqd_snn.benchmarks import environments
 from maqd_snn.benchmarks.document import replace_between
 from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.integer.storage import fingerprint
-from maqd_snn.neuromorphic import FORMATS, export, verify
+from maqd_snn.neuromorphic import FORMATS, export, netx_verify, verify
+from maqd_snn.neuromorphic.check import record as record_of
 from maqd_snn.runs import NETWORK, fold_run, machine, open_run, train
 from maqd_snn.training.config import override
 from maqd_snn.training.recipes import get_recipe
@@ -39,6 +44,7 @@ PLANS = {"mlp": "48-48", "vgg": "12-16-M-24-M", "resnet": "8-12"}
 ACT_STATES = (2, 3, 4, 16)
 WEIGHT_STATES = (3, 15)
 EPOCHS = 2
+LAVA_IMAGES = 20  # it runs one sample a step, layer by layer, in Python
 
 
 def network(folder: Path, model: str, act_states: int, weight_states: int) -> IntegerNetwork:
@@ -67,11 +73,59 @@ def check(folder: Path, name: str, net: IntegerNetwork, codes: torch.Tensor) -> 
             return record
     target = folder / FORMATS[name].file
     started = time.perf_counter()
-    export(net, target, name, overwrite=True)
+    try:
+        export(net, target, name, overwrite=True)
+    except MaqdError as error:
+        if name != "netx":  # which has no branches; the others carry every network
+            raise
+        return refused(net, name, str(error))
     record = verify(target, net, codes).to_dict()
     record["seconds"] = round(time.perf_counter() - started, 1)
     write_text(kept, json.dumps(record, indent=1))
     return record
+
+
+def refused(net: IntegerNetwork, name: str, why: str) -> dict[str, Any]:
+    """Return the record of a network that the format cannot express."""
+    entry = {"runtime": "exporter", "scores": 0, "problem": why, "failed": False, "layers": []}
+    return {"format": name, "network": fingerprint(net), "runtime": "none", "ok": True, "checks": [entry]} | {
+        "mismatches": 0,
+        "scores": 0,
+    }
+
+
+def foreign(folder: Path, name: str, built: Path, net: IntegerNetwork, codes: torch.Tensor) -> None:
+    """Run the network's file in the reader of that environment, and keep the record, unless it is there."""
+    kept = folder / f"foreign-{name}.json"
+    numbers = codes[: LAVA_IMAGES if name == "lava" else len(codes)].numpy().astype("int64")
+    if kept.is_file():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        if record["network"] == fingerprint(net) and record["samples"] == len(numbers):
+            return
+    target = folder / FORMATS["netx" if name == "lava" else "nir"].file
+    if name == "lava" and not target.is_file():
+        return
+    interpreter = environments.build(name, built)
+    if name == "lava":
+        with environ(netx_verify.VARIABLE, str(interpreter)):
+            found = netx_verify.verify_netx(target, numbers, net.reference(numbers), net)[-1]
+    else:
+        found = environments.in_sinabs(interpreter, target, net, numbers)
+    record = record_of(target, net, numbers, [found]).to_dict()
+    write_text(kept, json.dumps({**record, "ok": found.ok or not (found.ran or found.failed)}, indent=1))
+    print(f"{folder.name} {found.runtime}: {found.mismatches} of {found.scores} {found.problem}", flush=True)
+
+
+@contextmanager
+def environ(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def by_network(records: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
@@ -132,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/exports"), help="where networks and records are kept")
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--environments", type=Path, help="where those of sinabs and Lava are, or are built")
     parser.add_argument("--quick", action="store_true", help="one network, 100 images, no page")
     parser.add_argument("--kept", action="store_true", help="only write the page, from the records that are there")
     parser.add_argument("--formats", default=",".join(FORMATS), help="joined by commas (default: all)")
@@ -159,6 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed = True
                 continue
             failed |= wrong(of[name])
+            if options.environments and name in ("nir", "netx"):
+                try:
+                    foreign(folder, "lava" if name == "netx" else "sinabs", options.environments, net, codes)
+                except MaqdError as error:
+                    print(f"{folder.name} {name}: {error}")
+                    failed = True
             print(f"{folder.name} {name}: {of[name]['mismatches']} of {of[name]['scores']} in {of[name]['runtime']}")
         for file in sorted(folder.glob("foreign-*.json")):
             record = json.loads(file.read_text(encoding="utf-8"))
@@ -170,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [
             f"Made by `maqd bench exports` on {date.today()}, {where['system']}, {where['cores']} cores, Python "
             f"{where['python']}, torch {where['torch']}: networks trained for {EPOCHS} epochs on the digits, "
-            f"{len(codes):,} scans each.",
+            f"{len(codes):,} scans each; in Lava {LAVA_IMAGES}.",
             "",
             *by_runtime(record for of in records.values() for record in of.values()),
             "",

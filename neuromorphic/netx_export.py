@@ -1,10 +1,10 @@
 """Lava's netx files (HDF5) of integer networks: binary neurons of Loihi in thermometer form, one time step a layer.
 
-A level in low..high is carried by m = high - low neurons for each unit, as in NIR (see `nir_export`): neuron i of channel
-c is channel c*m + i, and level = sum_i sign_i * spike_i. A `CUBA` neuron with iDecay = vDecay = 4096 forgets everything
-between steps and fires where a + bias > vThMant, with integers; vThMant is one number for the layer, the bias one for a
-neuron. The first layer hears codes minus zero point as graded spikes, so a reader needs
-`hdf5.Network(file, input_message_bits=...)`, which the file states in its attribute `maqd_snn`. The last layer never
+A level in low..high is carried by m = high - low neurons for each unit, as in NIR (see `nir_export`): neuron i of
+channel c is channel c*m + i, and level = sum_i sign_i * spike_i. A `CUBA` neuron with iDecay = vDecay = 4096 forgets
+everything between steps and fires where a + bias > vThMant, with integers; vThMant is one number for the layer, the
+bias one for a neuron. The first layer hears codes minus zero point as graded spikes, so a reader needs
+`hdf5.Network(file, input_message_bits=...)`, which the file states in its dataset `maqd_snn`. The last layer never
 fires: its voltage / 64 is the class score.
 
 netx knows a chain of convolutions and dense layers. So sums of levels (pools, flattening) are folded into the product
@@ -259,7 +259,8 @@ def _unpooled(weight: Array, shape: Shape, pool: ops.SumPool2d) -> Array:
     (channels, height, width), (pad_h, pad_w) = shape, pool.padding
     wide = np.zeros((len(weight), channels, height + 2 * pad_h, width + 2 * pad_w), np.int64)
     rows, columns = (
-        (size + 2 * p - k) // s + 1 for size, p, k, s in zip(shape[1:], pool.padding, pool.kernel, pool.stride, strict=True)
+        (size + 2 * p - k) // s + 1
+        for size, p, k, s in zip(shape[1:], pool.padding, pool.kernel, pool.stride, strict=True)
     )
     pooled = weight.reshape(len(weight), channels, rows, columns)
     for y in range(pool.kernel[0]):
@@ -376,9 +377,11 @@ def _on_copies(chain: _Chain, product: _Product) -> Array:
     """Return the weight of the product on the m copies of every unit, each with its sign."""
     signs, weight = np.array(chain.signs), product.weight
     if weight.ndim == 4:
-        return np.repeat(weight, len(signs), axis=1) * np.tile(signs, weight.shape[1])[None, :, None, None]
+        copied: Array = np.repeat(weight, len(signs), axis=1) * np.tile(signs, weight.shape[1])[None, :, None, None]
+        return copied
     units = weight.reshape(len(weight), chain.shape[0], 1, -1)  # a channel's positions stand together
-    return (units * signs[None, None, :, None]).reshape(len(weight), -1)
+    spread: Array = (units * signs[None, None, :, None]).reshape(len(weight), -1)
+    return spread
 
 
 def _check_sum(op: Op, bound: int) -> None:

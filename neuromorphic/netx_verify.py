@@ -41,18 +41,15 @@ WRAP = 2**23
 LAVA = r"""
 import sys, types
 from importlib.metadata import version
-try:
-    import torch
-except ImportError:
-    # lava-dl's netx imports torch only for neurons that the file has none of.
-    stub = types.ModuleType("lava.lib.dl.slayer"); stub.__path__ = []
-    sys.modules[stub.__name__] = stub
-    neuron = types.ModuleType("lava.lib.dl.slayer.neuron"); neuron.__path__ = []
-    sys.modules[neuron.__name__] = neuron
-    rf = types.ModuleType("lava.lib.dl.slayer.neuron.rf"); rf.neuron_params = None
-    sys.modules[rf.__name__] = rf
-    modules = types.ModuleType("lava.lib.dl.netx.sequential_modules"); modules.__file__ = __file__
-    sys.modules[modules.__name__] = modules
+# lava-dl's netx needs slayer (and with it torch, matplotlib, OpenCV) only for neurons that the file has none of.
+stub = types.ModuleType("lava.lib.dl.slayer"); stub.__path__ = []
+sys.modules[stub.__name__] = stub
+neuron = types.ModuleType("lava.lib.dl.slayer.neuron"); neuron.__path__ = []
+sys.modules[neuron.__name__] = neuron
+rf = types.ModuleType("lava.lib.dl.slayer.neuron.rf"); rf.neuron_params = None
+sys.modules[rf.__name__] = rf
+modules = types.ModuleType("lava.lib.dl.netx.sequential_modules"); modules.__file__ = __file__
+sys.modules[modules.__name__] = modules
 import numpy as np
 from lava.lib.dl.netx import hdf5
 from lava.magma.core.run_conditions import RunSteps
@@ -97,7 +94,7 @@ class Stated:
 
 
 def verify_netx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
-    """Run a netx file in the interpreter, and in Lava where there is one; compare class scores and every layer's spikes.
+    """Run a netx file in the interpreter, and in Lava where there is one; compare scores and every layer's spikes.
 
     Args:
         path: the file. codes: (B, *input shape). expected: (B, classes), the network's scores. net: the network.
