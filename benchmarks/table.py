@@ -17,6 +17,9 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
     {
         "fold": Bench("model.eval() against the integer network, value by value, on CIFAR-10", "fold_cifar10"),
         "exports": Bench("every export format in every runtime that reads it, on 1,000 images", "exports"),
+        "schedules": Bench(
+            "n-step unit spikes in snnTorch and SpikingJelly: errors of both schedules by layer", "schedules"
+        ),
         "map": Bench("the mapper: verdicts, traffic against other placements, exactness of placed networks", "mapping"),
         "train": Bench("one training step beside its float twin and its peers", "train"),
         "witness": Bench("the event-driven executor against simulate: every counter both have", "witness"),

@@ -169,7 +169,7 @@ class ForeignNetwork(nn.Module):
     def trace(self, codes: Tensor) -> dict[str, Tensor]:
         """Return every op's output by name; of neurons the levels, or the number of their spikes."""
         self.library.rest(self)
-        inputs = (codes - self.net.input.zero_point).double()
+        inputs = codes.double() - self.net.input.zero_point  # in uint8 the difference would wrap around
         if self.form == "unit" and self.schedule == "free":
             return self._free(inputs)
         outputs: dict[str, Tensor] = {}
