@@ -655,6 +655,25 @@ def test_verdict(mismatches: int | None, problem: str, folded_wrong: int, verdic
     assert problem in page.text("verification")
 
 
+def test_the_bytes_of_the_c_program_are_there() -> None:
+    report = make_report()
+    assert "C program" not in _Page(html_report(report)).text("verification")
+    sizes = {"flash_weights": 43_808, "flash_thresholds": 504, "ram_dense": 6_416, "ram_events": 14_864}
+    check = {"runtime": "gcc", "samples": 1, "scores": 3, "mismatches": 0, "largest_difference": 0.0, "ok": True}
+    report["exports"].append(
+        {"format": "c", "file": "network.c", "check": {**check, "checks": [{"figures": {}}, {"figures": sizes}]}}
+    )
+    text = _Page(html_report(report)).text("verification")
+    for words in (
+        "Flash weights, packed by their states 43,808",
+        "Flash thresholds and tables 504",
+        "RAM static buffers of the dense form 6,416",
+        "RAM static buffers of the event-driven form 14,864",
+    ):
+        assert words in text
+    assert "both forms are built in" not in text  # not measured, not shown
+
+
 def test_a_total_is_never_made_up() -> None:
     report = make_report(energy={"loihi1": _energy_entry("loihi1", None, ("mac",))})
     page = _Page(html_report(report))

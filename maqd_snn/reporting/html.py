@@ -407,6 +407,7 @@ def _verification(report: Values) -> dict[str, Any]:
         "mismatches": f"{sum(check['mismatches'] for check in checks):,}",
         "checked": bool(checks),
         "exports": [_export(entry) for entry in exports],
+        "sizes": _sizes(checks),
         "fold": None
         if fold is None
         else {
@@ -416,6 +417,26 @@ def _verification(report: Values) -> dict[str, Any]:
             "mood": "bad" if fold["mismatches"] else "good" if fold["values"] else "even",
         },
     }
+
+
+SIZES = (
+    ("flash_weights", "Flash", "weights, packed by their states"),
+    ("flash_thresholds", "Flash", "thresholds and tables"),
+    ("ram_dense", "RAM", "static buffers of the dense form"),
+    ("ram_events", "RAM", "static buffers of the event-driven form"),
+    ("ram_both", "RAM", "static buffers where both forms are built in"),
+    ("host_code_and_constants", "Flash", "all code and constants as this machine compiled them, both forms"),
+    ("host_static", "RAM", "all static memory as this machine compiled it, both forms"),
+)
+
+
+def _sizes(checks: list[Values]) -> list[dict[str, str]]:
+    """Return the bytes that the C program takes, where one was compiled."""
+    runs = [run.get("figures") or {} for check in checks for run in check.get("checks") or ()]
+    figures = next((found for found in runs if "flash_weights" in found), {})
+    return [
+        {"memory": memory, "what": what, "bytes": f"{figures[key]:,}"} for key, memory, what in SIZES if key in figures
+    ]
 
 
 def _failed(entry: Values) -> bool:
