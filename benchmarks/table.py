@@ -20,6 +20,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "schedules": Bench(
             "n-step unit spikes in snnTorch and SpikingJelly: errors of both schedules by layer", "schedules"
         ),
+        "large-export": Bench("how long a CIFAR-10 VGG of 5 M weights takes, by export format", "large_export"),
         "map": Bench("the mapper: verdicts, traffic against other placements, exactness of placed networks", "mapping"),
         "train": Bench("one training step beside its float twin and its peers", "train"),
         "witness": Bench("the event-driven executor against simulate: every counter both have", "witness"),
