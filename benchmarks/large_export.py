@@ -35,8 +35,8 @@ def large(plan: str, splits: Splits) -> IntegerNetwork:
     torch.manual_seed(0)
     model = build("vgg", input_shape=(3, 32, 32), classes=10, plan=plan, input_range=(0, 255)).train()
     with torch.no_grad():
-        for codes in splits.train.codes[: BATCH * BATCHES].split(BATCH):
-            model(codes)
+        for start in range(0, BATCH * BATCHES, BATCH):
+            model(splits.train.codes[start : start + BATCH])
     return fold(model.eval())
 
 
