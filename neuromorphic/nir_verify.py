@@ -62,7 +62,7 @@ def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64]
             raise missing[0]
         for start in range(0, len(codes), CHUNK):
             chunk = codes[start : start + CHUNK]
-            truth = _trace(net, chunk, {of.op for of in layers.values()})
+            truth = traced(net, chunk, {of.op for of in layers.values()})
             inputs = torch.from_numpy(chunk - net.input.zero_point).to(torch.float32)
             for name, trial in trials.items():
                 try:
@@ -168,7 +168,8 @@ def _prepare(path: Path, entry: NirRuntime, layers: Mapping[str, SpikingNode]) -
     return trial
 
 
-def _trace(net: IntegerNetwork, codes: NDArray[np.int64], names: set[str]) -> dict[str, Tensor]:
+def traced(net: IntegerNetwork, codes: NDArray[np.int64], names: set[str]) -> dict[str, Tensor]:
+    """Return the outputs of the named ops for codes (B, *input shape)."""
     kept: dict[str, Tensor] = {}
 
     def keep(op: Op, inputs: Sequence[Tensor], output: Tensor) -> None:

@@ -17,6 +17,7 @@ from maqd_snn.neuromorphic.check import Check, Verification, record
 from maqd_snn.neuromorphic.memory import verify_json, write_hex, write_json_description
 from maqd_snn.neuromorphic.netx_export import write_netx
 from maqd_snn.neuromorphic.netx_verify import verify_netx
+from maqd_snn.neuromorphic.nir_events import verify_nir_events, write_nir_events
 from maqd_snn.neuromorphic.nir_export import write_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 from maqd_snn.neuromorphic.onnx_export import (
@@ -66,6 +67,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "nir",
             usual=True,
             cannot="max-pooling of accumulators, padded max-pooling of signed levels, sums of 2^22 and more",
+        ),
+        "nir-events": Format(
+            "golden events beside the NIR graph: input, spikes and scores of eight samples, as NIR data",
+            "network.nirdata",
+            write_nir_events,
+            "nir",
+            cannot="what nir cannot",
         ),
         "onnx": Format(
             "ONNX with standard operators only, for onnxruntime",
@@ -142,6 +150,7 @@ Verifier = Callable[[Path, NDArray[np.int64], NDArray[np.int64], IntegerNetwork]
 VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
     {
         ".nir": verify_nir,
+        ".nirdata": verify_nir_events,
         ".onnx": verify_onnx,
         ".c": verify_c,
         ".net": verify_netx,

@@ -1,0 +1,139 @@
+"""Golden events of a NIR file: what goes in, what every neuron fires and what comes out, for a few samples.
+
+They are NIR's own data form (nir 1.0.8, `nir.read_data`): a `nir.ValuedEventData` for the Input node, every node of
+neurons and the Output node of `nir_graph(net)`, so that who reads the graph on another machine can compare without this
+library. All events are at time 0 of one time step. An event is a value that is not zero: codes minus zero point of the
+input, 1 of a spike, the class score of the output; idx is the place in the flattened node, -1 where a sample has fewer
+events than the longest.
+
+Axis letters: B batch, E events.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.files import atomic_path
+from maqd_snn.integer import IntegerNetwork
+from maqd_snn.neuromorphic.check import Check, LayerCheck, compare
+from maqd_snn.neuromorphic.nir_export import nir_graph, require_nir
+from maqd_snn.neuromorphic.nir_interpreter import run_nir
+from maqd_snn.neuromorphic.nir_verify import claimed_bytes, levels, one_line, spiking_nodes, traced
+from maqd_snn.sealed import LARGEST_RATIO
+
+SAMPLES = 8
+LARGEST_SAMPLES = 1024  # that a file may hold: few events of many samples would take much memory
+INPUT, OUTPUT = "values", "scores"  # names of the observables; those of neurons are "spikes"
+SPIKES = "spikes"
+
+
+def golden_codes(net: IntegerNetwork) -> NDArray[np.int64]:
+    """Return the codes (B, *input shape) of the samples: all lowest, all highest, then at random."""
+    generator = np.random.default_rng(0)
+    codes = generator.integers(net.input.low, net.input.high + 1, (SAMPLES, *net.input.shape))
+    codes[0], codes[1] = net.input.low, net.input.high
+    return codes
+
+
+def write_nir_events(net: IntegerNetwork, path: Path) -> None:
+    """Write the golden events to `path`, atomically.
+
+    Raises:
+        MaqdError: as `nir_graph`; a package nir older than its data form.
+    """
+    nir = require_nir()
+    if not hasattr(nir, "ValuedEventData"):
+        raise MaqdError("golden events need nir 1.0.8 or newer: python -m pip install 'nir>=1.0.8'")
+    graph = nir_graph(net)
+    inputs = torch.from_numpy(golden_codes(net) - net.input.zero_point).float()
+    outputs = run_nir(graph, inputs)
+    names = {"Input": INPUT, "IF": SPIKES, "Output": OUTPUT}
+    nodes = {
+        name: nir.NIRNodeData({names[type(node).__name__]: _events(nir, outputs[name])})
+        for name, node in graph.nodes.items()
+        if type(node).__name__ in names
+    }
+    with atomic_path(path) as temporary:
+        nir.write_data(temporary, nir.NIRGraphData(nodes))
+
+
+def _events(nir: Any, values: Tensor) -> Any:
+    """Return the `nir.ValuedEventData` of values (B, ...)."""
+    flat = values.flatten(1).numpy()
+    most = max(1, int((flat != 0).sum(1).max()))
+    idx = np.full((len(flat), most), -1)
+    time, value = np.full(idx.shape, np.inf), np.zeros(idx.shape, np.float32)
+    for sample, row in enumerate(flat):
+        (found,) = row.nonzero()
+        idx[sample, : len(found)], time[sample, : len(found)], value[sample, : len(found)] = found, 0.0, row[found]
+    return nir.ValuedEventData(idx, time, flat.shape[1], 1.0, value)
+
+
+def verify_nir_events(
+    path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork
+) -> list[Check]:
+    """Read golden events back and compare all of them with the integer network on the input that the file holds.
+
+    Args:
+        path: the file. codes, expected: not needed, since the file holds its own samples. net: the network.
+
+    Raises:
+        MaqdError: a damaged, foreign or hostile file, or one of another network.
+    """
+    nir = require_nir()
+    try:
+        with h5py.File(path, "r") as file:
+            if claimed_bytes(file, set()) > LARGEST_RATIO * path.stat().st_size:
+                raise MaqdError("it claims more bytes than the file can hold")
+        data, graph = nir.read_data(path), nir_graph(net)
+        inputs = _dense(data, _only(graph, "Input"), INPUT, net.input.shape).long().numpy()
+        golden = inputs + net.input.zero_point
+        if golden.min() < net.input.low or golden.max() > net.input.high:
+            raise MaqdError(f"its input has codes outside {net.input.low}..{net.input.high}")
+        scores = _dense(data, _only(graph, "Output"), OUTPUT, net.shapes[net.ops[-1].name]).numpy()
+        layers, checks = spiking_nodes(graph, net), []
+        truth = traced(net, golden, {node.op for node in layers.values()})
+        for name, node in layers.items():
+            channels, *rest = net.shapes[node.op]
+            spikes = _dense(data, name, SPIKES, (channels * len(node.signs), *rest))
+            if len(spikes) != len(golden):
+                raise MaqdError(f"its node {name!r} has {len(spikes)} samples, its input {len(golden)}")
+            different = levels(spikes, node.signs).long() != truth[node.op].long()
+            checks.append(LayerCheck(node.op, different.numel(), int(different.sum())))
+        return [compare("nir-events", "nir.read_data", scores, net.reference(golden), "its own samples", checks)]
+    except MaqdError as error:
+        raise MaqdError(f"{str(path)!r} cannot be verified as golden events: {error}") from error
+    except Exception as error:  # nir and h5py raise whatever comes to hand
+        raise MaqdError(f"{str(path)!r} is damaged, truncated or no NIR data ({one_line(error)})") from error
+
+
+def _only(graph: Any, kind: str) -> str:
+    (name,) = (name for name, node in graph.nodes.items() if type(node).__name__ == kind)
+    return name
+
+
+def _dense(data: Any, node: str, observable: str, shape: tuple[int, ...]) -> Tensor:
+    """Return the values (B, *shape) of a node's events."""
+    if node not in data.nodes or observable not in data.nodes[node].observables:
+        raise MaqdError(f"it has no {observable!r} of a node {node!r}: it is of another network")
+    events = data.nodes[node].observables[observable]
+    size, idx = int(np.prod(shape)), np.asarray(events.idx)
+    if idx.ndim != 2 or events.n_neurons != size or idx.shape != events.value.shape or not len(idx):
+        raise MaqdError(
+            f"its node {node!r} has {events.n_neurons} values and events {idx.shape}, expected {size} values"
+        )
+    if len(idx) > LARGEST_SAMPLES:
+        raise MaqdError(f"its node {node!r} has {len(idx)} samples, expected at most {LARGEST_SAMPLES}")
+    there = idx >= 0
+    if (idx >= size).any() or (np.asarray(events.time)[there] != 0).any():
+        raise MaqdError(f"its node {node!r} has events beyond its {size} values or at another time than 0")
+    values = np.zeros((len(idx), size), np.float32)
+    samples = np.broadcast_to(np.arange(len(idx))[:, None], idx.shape)
+    np.add.at(values, (samples[there], idx[there]), events.value[there])
+    return torch.from_numpy(values).reshape(len(idx), *shape)
