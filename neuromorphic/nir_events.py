@@ -114,7 +114,7 @@ def verify_nir_events(
 
 
 def _only(graph: Any, kind: str) -> str:
-    (name,) = (name for name, node in graph.nodes.items() if type(node).__name__ == kind)
+    (name,) = (str(name) for name, node in graph.nodes.items() if type(node).__name__ == kind)
     return name
 
 
