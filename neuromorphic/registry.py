@@ -69,7 +69,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             cannot="max-pooling of accumulators, padded max-pooling of signed levels, sums of 2^22 and more",
         ),
         "nir-events": Format(
-            "golden events beside the NIR graph: input, spikes and scores of eight samples, as NIR data",
+            "golden events of the NIR graph: input, spikes, scores, as NIR data",
             "network.nirdata",
             write_nir_events,
             "nir",
