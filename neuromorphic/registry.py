@@ -122,7 +122,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             cannot="layers of 2^31 values, images wider than 65,535",
         ),
         "netx": Format(
-            "Lava netx (HDF5), thermometer form with CUBA neurons; legacy, since Lava is archived",
+            "Lava netx (HDF5), thermometer form with CUBA neurons (legacy)",
             "network.net",
             write_netx,
             "",
