@@ -127,8 +127,8 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequ
     """Train one network as a user does, or go on where it stopped, and return its row."""
     run = folder / f"{recipe}-{name}-{seed}"
     options = [*NETWORKS[name].options, "--seed", str(seed), *further]
-    _maqd("train", recipe, "--out", run, "--resume", "--quiet", "--json", run / "train.json", *options)
-    history = json.loads((run / "train.json").read_text())["history"]
+    _maqd("train", recipe, "--out", run, "--resume", "--quiet", "--json", folder / f"{run.name}.json", *options)
+    history = json.loads((folder / f"{run.name}.json").read_text())["history"]
     best = min(history, key=lambda row: row["validation_loss"])
     row = {
         "network": name,
