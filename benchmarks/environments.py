@@ -23,7 +23,6 @@ from maqd_snn.neuromorphic.nir_runtimes import norse_faults
 from maqd_snn.neuromorphic.nir_verify import read_nir
 
 BATCH = 100
-DONE = "built"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from maqd_snn.files import write_text
 from maqd_snn.integer import IntegerNetwork, load
 from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic import FORMATS, export, netx_verify, verify
+from maqd_snn.neuromorphic.check import not_run
 from maqd_snn.neuromorphic.check import record as record_of
 from maqd_snn.runs import NETWORK, fold_run, machine, open_run, train
 from maqd_snn.training.config import override
@@ -89,13 +90,12 @@ def check(folder: Path, name: str, net: IntegerNetwork, codes: torch.Tensor) -> 
 
 def refused(net: IntegerNetwork, name: str, samples: int, why: str) -> dict[str, Any]:
     """Return the record of a network that the format cannot express."""
-    entry = {"runtime": "exporter", "scores": 0, "problem": why, "failed": False, "layers": []}
     return {
         "format": name,
         "network": fingerprint(net),
         "runtime": "none",
         "ok": True,
-        "checks": [entry],
+        "checks": [not_run(name, "exporter", why).to_dict()],
         "samples": samples,
         "mismatches": 0,
         "scores": 0,

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
 from maqd_snn.neuromorphic.netx_export import ATTRIBUTE
-from maqd_snn.neuromorphic.nir_verify import LARGEST_OUTPUT, claimed_bytes, levels, one_line
+from maqd_snn.neuromorphic.nir_verify import LARGEST_OUTPUT, claimed_bytes, levels, one_line, traced
 from maqd_snn.sealed import LARGEST_RATIO
 
 VARIABLE = "MAQD_LAVA_PYTHON"
@@ -190,13 +189,9 @@ def _voltage(group: h5py.Group, x: Tensor) -> Tensor:
 
 def _trace(net: IntegerNetwork, codes: NDArray[np.int64], names: set[str]) -> dict[str, NDArray[Any]]:
     kept: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-
-    def keep(op: Op, inputs: Any, output: Tensor) -> None:
-        if op.name in kept:
-            kept[op.name].append(output.numpy().astype(np.int16))
-
     for start in range(0, len(codes), CHUNK):
-        net.watch(torch.from_numpy(codes[start : start + CHUNK]), keep)
+        for name, output in traced(net, codes[start : start + CHUNK], names).items():
+            kept[name].append(output.numpy().astype(np.int16))
     return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
