@@ -1,13 +1,14 @@
 """Accuracy of few states beside the float twin: whole trainings of a recipe, or short ones that compare methods.
 
-    maqd bench accuracy [--recipe cifar10-small] [--folder runs/accuracy] [--only NAME ...] [--out FILE] [--quick]
-    maqd bench accuracy --methods [--folder runs/methods] [--only NAME ...] [--out FILE] [--quick]
+    maqd bench accuracy [--recipe cifar10-small] [--folder DIR] [--only NAME ...] [--records FILE] [--out FILE]
+    maqd bench accuracy --methods [--folder DIR] [--only NAME ...] [--out FILE] [--quick]
 
 The first trains each network of `NETWORKS` with each of its seeds as `maqd train` does, takes test accuracy, SynOps and
 energy from the integer network (`maqd report`), and checks the lines of `CLAIMS`. The second trains each variant of
 `METHODS` on the first 10,000 training images for six epochs and compares validation images; the test images are not
-touched. A training that is finished in the folder is not repeated, one that was stopped goes on. Exit code 1 where a
-claim fails or a value of a folded network differs.
+touched. A training that is finished in the folder is not repeated, one that was stopped goes on; with --records, nor is
+one whose row a file of an earlier call holds, so that the trainings may run on several days and machines. Exit code 1
+where a claim fails or a value of a folded network differs.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +31,7 @@ from maqd_snn.datasets import ImageDataset, Splits, load_splits
 from maqd_snn.errors import unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.reporting.units import energy_text, quantity
-from maqd_snn.runs import REPORT_JSON, machine
+from maqd_snn.runs import REPORT_JSON, machine, read_recipe
 from maqd_snn.training import Execution, Recipe, fit, get_recipe
 
 Row = Mapping[str, Any]
@@ -74,6 +75,7 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = MappingProxyType(
         "mnist10k": (Claim("2", 0, 0.5),),
     }
 )
+_AXES: Mapping[str, Any] = MappingProxyType({"act_states": 2, "weight_states": 3, "seed": 0})
 BEGIN, END = "<!-- networks: maqd bench accuracy, {} -->", "<!-- end of networks, {} -->"
 
 METHOD_IMAGES, METHOD_VALIDATION, METHOD_EPOCHS = 10_000, 2_500, 6
@@ -137,6 +139,8 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequ
         "epochs": len(history),
         "validation": best["validation_accuracy"],
         "seconds": sum(entry["seconds"] for entry in history),
+        "when": _when(),
+        "recipe": asdict(read_recipe(run)),
     }
     if name == "twin":
         _maqd("eval", run, "--json", folder / "eval.json")
@@ -155,6 +159,17 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequ
         "energy_pj": report["energy"]["cmos45-int8"]["total_pj"],
         "dense_pj": {baseline["name"]: baseline["energy_pj"] for baseline in report["baselines"]},
     }
+
+
+def read_records(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the rows of earlier calls by recipe, name and seed; none where there is no file."""
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    return found
+
+
+def of_today(row: Row, recipe: str, where: Path | None) -> bool:
+    """Whether a row was trained with today's fields of the recipe, whatever its states and seed."""
+    return replace(Recipe.from_dict(row["recipe"], str(where)), **_AXES) == replace(get_recipe(recipe), **_AXES)
 
 
 def _maqd(*arguments: str | Path) -> None:
@@ -300,13 +315,19 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
     folder = options.folder or Path("runs/accuracy")
     folder.mkdir(parents=True, exist_ok=True)
     further = ["--max-steps", "2", "--compile", "false"] if options.quick else []
+    kept = read_records(options.records)
     rows = []
     for name in _chosen(options.only, NETWORKS):
         for seed in NETWORKS[name].seeds[: 1 if options.quick else None]:
-            rows.append(train_network(options.recipe, name, seed, folder, further))
+            key = f"{options.recipe} {name} {seed}"
+            if key not in kept or not of_today(kept[key], options.recipe, options.records):
+                kept[key] = train_network(options.recipe, name, seed, folder, further)
+                if options.records:
+                    write_text(options.records, json.dumps(kept, indent=1) + "\n")
+            rows.append(kept[key])
             print(network_table(rows)[-1], flush=True)
     found = verdicts(options.recipe, rows)
-    text = [_when(), "", *network_table(rows)]
+    text = [*dict.fromkeys(row["when"] for row in rows), "", *network_table(rows)]
     if found:
         text += ["", *verdict_table(found)]
         print("\n".join(verdict_table(found)))
@@ -332,6 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default="cifar10-small")
     parser.add_argument("--methods", action="store_true", help="short trainings of variants, on validation images")
     parser.add_argument("--folder", type=Path, help="where the runs are (default: runs/accuracy or runs/methods)")
+    parser.add_argument("--records", type=Path, metavar="FILE", help="JSON file that keeps the row of each training")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks or variants alone")
     parser.add_argument("--out", type=Path, help="Markdown file with the markers")
     parser.add_argument("--quick", action="store_true", help="two steps, or 256 images: shows that it runs")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -48,10 +49,16 @@ def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, capsys)
         assert main(calls[-1]) == 0
 
     monkeypatch.setattr(accuracy, "_maqd", run)
+    # What --quick trains, as if it were the recipe: else its rows would be of another one.
+    monkeypatch.setattr(
+        accuracy, "get_recipe", lambda name: dataclasses.replace(get_recipe(name), max_steps=2, compile=False)
+    )
     page = tmp_path / "page.md"
     markers = (accuracy.BEGIN.format("digits"), accuracy.END.format("digits"))
     page.write_text("before\n{}\nstale\n{}\nafter\n".format(*markers))
+    records = tmp_path / "records.json"
     command = ["--recipe", "digits", "--folder", str(tmp_path / "runs"), "--only", "2", "twin", "--quick"]
+    command += ["--records", str(records)]
     assert accuracy.main([*command, "--out", str(page)]) == 0
     assert [call[0] for call in calls] == ["train", "report", "train", "eval"]
     text = page.read_text()
@@ -64,8 +71,19 @@ def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, capsys)
     assert f"| {100 * report['accuracy']['test']:.2f} % |" in row
     assert f"| 0 of {report['provenance']['fold_check']['values']:,} |" in row
     before = (tmp_path / "runs" / "digits-2-0" / "metrics.csv").read_text()
+    kept = json.loads(records.read_text())
+    records.unlink()
     assert accuracy.main(command) == 0  # resumed: nothing is trained again
     assert (tmp_path / "runs" / "digits-2-0" / "metrics.csv").read_text() == before
+    assert json.loads(records.read_text()) == kept
+    shutil.rmtree(tmp_path / "runs")
+    calls.clear()
+    assert accuracy.main([*command, "--out", str(page)]) == 0  # the records are enough
+    assert (calls, page.read_text()) == ([], text)
+    kept["digits 2 0"]["recipe"]["lr"] *= 2  # a row of another recipe is none
+    records.write_text(json.dumps(kept))
+    assert accuracy.main(command) == 0
+    assert [call[0] for call in calls] == ["train", "report"]
     capsys.readouterr()
 
 
