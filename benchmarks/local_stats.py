@@ -1,9 +1,9 @@
 """Accuracy with statistics of each process's own samples, with those of all, and of one process; over seeds.
 
-    maqd bench local-stats [--recipe digits] [--devices 2] [--seeds 3] [--out FILE] [--quick] [-- OPTIONS]
+    maqd bench local-stats [--recipe digits] [--devices 2] [--seeds 3] [--folder DIR] [--out FILE] [--quick]
 
 Every training has the same batch size; OPTIONS are further ones of `maqd train`. Validation accuracy of the best epoch:
-the test set is not touched.
+the test set is not touched. With --folder the runs are kept, and those that were stopped go on.
 """
 
 import argparse
@@ -22,12 +22,16 @@ from maqd_snn.files import write_text
 from maqd_snn.runs import machine
 
 
-def train(recipe: str, seed: int, options: Sequence[str]) -> tuple[float, float]:
-    """Train in processes of their own and return (validation accuracy, validation loss) of the best epoch."""
+def train(recipe: str, seed: int, options: Sequence[str], run: Path | None) -> tuple[float, float]:
+    """Train in processes of their own and return (validation accuracy, validation loss) of the best epoch.
+
+    Args:
+        run: folder that keeps the run, or goes on with the one it holds; None for one that is thrown away.
+    """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        start = [sys.executable, "-m", "maqd_snn", "train", recipe, "--quiet", "--json", str(result)]
-        command = [*start, "--out", str(Path(folder) / "run"), "--seed", str(seed), *options]
+        start = [sys.executable, "-m", "maqd_snn", "train", recipe, "--quiet", "--resume", "--json", str(result)]
+        command = [*start, "--out", str(run or Path(folder) / "run"), "--seed", str(seed), *options]
         if code := subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             raise MaqdError(f"a training ended with exit code {code}, see above: {' '.join(command[2:])}")
         history = json.loads(result.read_text())["history"]
@@ -40,6 +44,7 @@ def options_of(description: str | None, recipe: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default=recipe)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keeps the runs, so that a comparison that was stopped goes on")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     parser.add_argument("--quick", action="store_true", help="one seed, ten steps")
     parser.add_argument("options", nargs="*", metavar="OPTIONS", help="of maqd train, behind --")
@@ -56,8 +61,12 @@ def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options:
     seeds = range(1 if options.quick else options.seeds)
     further = [*options.options, *(["--max-steps", "10"] if options.quick else [])]
     rows = ["| training | validation accuracy, mean (each seed) | validation loss |", "|---|---|---|"]
-    for kind, chosen in kinds.items():
-        results = [train(options.recipe, seed, [*chosen, *further]) for seed in seeds]
+    for number, (kind, chosen) in enumerate(kinds.items()):
+        folders = [options.folder and options.folder / f"{bench}-{number}-{seed}" for seed in seeds]
+        results = [
+            train(options.recipe, seed, [*chosen, *further], folder)
+            for seed, folder in zip(seeds, folders, strict=True)
+        ]
         accuracies, losses = [100 * accuracy for accuracy, _ in results], [loss for _, loss in results]
         each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
         rows.append(f"| {kind} | {statistics.mean(accuracies):.2f} % ({each}) | {statistics.mean(losses):.4f} |")
