@@ -1,7 +1,8 @@
 """Reading integer networks back: our own HDF5, NIR files of ours, and memory maps.
 
-A NIR file of ours states the ops of the network, with thresholds and biases, in its metadata; weights are read from its
-nodes. The fingerprint that it states must be that of what was read: nothing is nearly right.
+A NIR file of ours states the ops of the network in its metadata, with thresholds and biases; weights, and in the graded
+form thresholds too, are read from its nodes. The fingerprint that it states must be that of what was read: nothing is
+nearly right.
 """
 
 import json
@@ -51,7 +52,9 @@ def _from_nir(graph: Any) -> IntegerNetwork:
     stated = {key: str(graph.metadata[key]) for key in ("network", "nodes", "provenance", "fingerprint")}
     notes = json.loads(stated["nodes"])
     nodes = {
-        note["op"]: (graph.nodes[name], note) for name, note in notes.items() if note["role"] in ("Conv2d", "Linear")
+        note["op"]: (graph.nodes[name], note)
+        for name, note in notes.items()
+        if note["role"] in ("Conv2d", "Linear", "Threshold")
     }
     entries = json.loads(stated["network"])
     direction = {entry["name"]: entry.get("direction") for entry in entries}
@@ -69,11 +72,20 @@ def _from_nir(graph: Any) -> IntegerNetwork:
                 factor = np.array(direction[carried]) * (1 if low == 0 else -1)
                 weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
             values["weight"] = torch.from_numpy(_own(weight, entry["weight_shape"], int(entry.get("groups", 1))))
+        if issubclass(kind, ops.Threshold) and "thresholds" not in values:
+            values |= _graded(nodes[entry["name"]][0])
         rebuilt.append(kind(**values))
     net = IntegerNetwork(rebuilt, json.loads(stated["provenance"]))
     if fingerprint(net) != stated["fingerprint"]:
         raise MaqdError("what it holds is not the network whose fingerprint it states: it was changed")
     return net
+
+
+def _graded(node: Any) -> dict[str, Any]:
+    """Return the fields that a graded IF holds: its thresholds are those of r * x, and r is the direction."""
+    r = np.asarray(node.r)
+    direction = torch.from_numpy(r.reshape(len(r), -1)[:, 0].astype(np.int64))
+    return {"thresholds": torch.from_numpy(node.metadata["thresholds"]) * direction[:, None], "direction": direction}
 
 
 def _value(key: str, value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""NIR graphs of integer networks in thermometer form: integer weights and binary neurons, one time step from rest.
+"""NIR graphs of integer networks: integer weights, one time step from rest, in thermometer or graded form.
+
+**Thermometer form**, which every reader of NIR runs.
 
 NIR has no multi-level neuron. A level in low..high is therefore carried by m = high - low binary neurons per unit, of
 which number i stands for level j = low + 1 + i: for j > 0 it fires where the level is at least j and counts +1; for
@@ -9,6 +11,14 @@ A neuron gets theta + drive as input, drive being an integer plus one half, and 
 theta: no tie exists. Where m > 1, a neuron-free node sums the spikes back to levels before the next product (role
 `levels`), and a neuron-free node copies each accumulator m times, with signs and biases, before the neurons (role
 `drive`): so the graph grows with m, not with its square.
+
+**Graded form**, a convention of this library: one IF for each unit, whose metadata says what it gives in its one step,
+
+    level = low + number of thresholds t of its channel with r * x >= t,
+
+with integer thresholds, rising, and r = +1 or -1, the direction. v_threshold is the first threshold less one half. A
+SumPool2d whose metadata has `maximum` takes the maximum of its windows, without what pads them. So who does not know
+the convention runs the right network where all levels are 0 or 1 and maxima are those of spikes, and only there.
 
 Axis letters: B batch, C channels, H height, W width, m neurons per unit.
 """
@@ -47,6 +57,17 @@ def require_nir() -> Any:
     return nir
 
 
+THERMOMETER_FORM = {"form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit"}
+GRADED_FORM = {
+    "form": "graded, a convention of maqd-snn: an IF with metadata `thresholds` (channels, levels) gives one level in "
+    "its one step, low + the number of thresholds t of its channel with r * input >= t; a SumPool2d with metadata "
+    "`maximum` gives the maximum of its windows",
+    "warning": "NIR's own IF gives 0 or 1: a reader that does not know the convention runs another network, unless "
+    "every IF has low 0 and one level",
+    "scales": "all 1: weights, thresholds and levels are whole numbers",
+}
+
+
 @dataclass(frozen=True)
 class Value:
     """An op's output in the graph: sum_i signs[i] * (channel c*m + i of the sum of the source nodes' outputs).
@@ -55,7 +76,7 @@ class Value:
         sources: names of the nodes whose outputs the edges add up.
         shape: of the value, (C, H, W) or (features,); the nodes have m times as many channels.
         signs: +1 or -1 for each of the m channels of a unit; (1,) is a plain value.
-        spikes: whether the channels are spikes, 0 or 1.
+        spikes: whether the channels are what neurons give: 0 or 1, or levels in the graded form.
     """
 
     sources: tuple[str, ...]
@@ -64,54 +85,61 @@ class Value:
     spikes: bool = False
 
 
-def nir_graph(net: IntegerNetwork) -> Any:
+def nir_graph(net: IntegerNetwork, graded: bool = False) -> Any:
     """Return the `nir.NIRGraph` that computes what `net` computes, for inputs codes - zero_point.
 
     All values are integers or halves below 2^24, hence exact in float32, in whatever order they are summed.
+
+    Args:
+        net: the integer network.
+        graded: whether one IF stands for a unit, with its levels in the metadata, and not m binary neurons.
 
     Raises:
         MaqdError: an op that NIR cannot express, or accumulators too large for float32; it names the op and what to do.
             MissingExtraError: the package `nir` is not installed.
     """
-    builder = _Builder(net, require_nir())
+    builder, nodes = _Builder(net, require_nir()), GRADED_NODES if graded else NODES
     for op in net.ops:
-        if type(op) not in NODES:
-            known = ", ".join(kind.__name__ for kind in NODES)
+        if type(op) not in nodes:
+            known = ", ".join(kind.__name__ for kind in nodes)
             raise MaqdError(f"{op.name}: a {type(op).__name__} cannot be written as NIR; use only: {known}")
         if net.bounds[op.name] > FLOAT32_EXACT:
             raise MaqdError(
                 f"{op.name}: its values can reach {net.bounds[op.name]}, but NIR holds float32, exact up to 2^24 only; "
                 "use fewer states or narrower layers, or export as onnx"
             )
-        builder.values[op.name] = NODES[type(op)](builder, op)
+        builder.values[op.name] = nodes[type(op)](builder, op)
     last = net.ops[-1]
     value = builder.plain(last.name)
     # Readers do not add up edges into an Output.
     (source,) = value.sources if len(value.sources) == 1 else (builder.identity(last, "sum", value),)
     builder.add(last, "output", (source,), builder.nir.Output({"output": np.array(value.shape)}))
-    # All of it on the graph: nir 1.0.4, which sinabs needs, cannot read metadata on Input, Output or Conv2d.
+    # All of it on the graph, but for what graded nodes need: nir 1.0.4, which sinabs needs, cannot read metadata on
+    # Input, Output or Conv2d.
     metadata = {
         "library": f"maqd-snn {__version__}",
-        "form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit",
+        **(GRADED_FORM if graded else THERMOMETER_FORM),
         "input": "codes minus zero_point",
         "zero_point": net.input.zero_point,
         "time_steps": 1,
         "state": "every sample starts from rest",
         "nodes": json.dumps(builder.notes),
-        "network": stated_ops(net),
+        "network": stated_ops(net, in_nodes=("weight", "thresholds", "direction") if graded else ("weight",)),
         "fingerprint": fingerprint(net),
         "provenance": json.dumps(net.provenance, sort_keys=True),
     }
     return builder.nir.NIRGraph(builder.nodes, builder.edges, metadata=metadata)
 
 
-def write_nir(net: IntegerNetwork, path: Path) -> None:
-    """Write `nir_graph(net)` to `path`, atomically, in a form that nir 1.0.4 to 1.0.8 read (1.0.5 without SumPool2d).
+def write_nir(net: IntegerNetwork, path: Path, graded: bool = False) -> None:
+    """Write `nir_graph(net, graded)` to `path`, atomically.
+
+    The thermometer form can be read by nir 1.0.4 to 1.0.8 (1.0.5 without SumPool2d).
 
     Raises:
         MaqdError: as `nir_graph`, or an unwritable path.
     """
-    graph = nir_graph(net)
+    graph = nir_graph(net, graded)
     with atomic_path(path) as temporary:
         require_nir().write(temporary, graph)
         with h5py.File(temporary, "r+") as file:
@@ -120,8 +148,13 @@ def write_nir(net: IntegerNetwork, path: Path) -> None:
                 node.pop("v_reset", None)
 
 
-def stated_ops(net: IntegerNetwork) -> str:
-    """Return what a NIR file states of the ops: everything but the weights, as JSON."""
+def write_nir_graded(net: IntegerNetwork, path: Path) -> None:
+    """Write the graded form; see `write_nir`."""
+    write_nir(net, path, graded=True)
+
+
+def stated_ops(net: IntegerNetwork, in_nodes: Sequence[str]) -> str:
+    """Return what a NIR file states of the ops as JSON: everything but the fields that its nodes hold."""
     entries = []
     for op in net.ops:
         entry: dict[str, Any] = {"type": type(op).__name__}
@@ -129,7 +162,7 @@ def stated_ops(net: IntegerNetwork) -> str:
             value = getattr(op, each.name)
             if each.name == "weight":
                 entry["weight_shape"] = list(value.shape)
-            elif each.init:
+            elif each.init and each.name not in in_nodes:
                 entry[each.name] = value.tolist() if isinstance(value, Tensor) else value
         entries.append(entry)
     return json.dumps(entries)
@@ -258,6 +291,21 @@ class _Builder:
         node = self.nir.IF(r=np.ones(shape, np.float32), v_threshold=np.full(shape, theta, np.float32))
         return self.add(op, "", sources, node)
 
+    def graded(
+        self, op: Op, sources: Sequence[str], shape: Shape, direction: Array, thresholds: Array, low: int
+    ) -> str:
+        """Add graded neurons: low + number of thresholds (C, n) that direction (C,) times the sources' sum reaches."""
+        each = np.ones(shape)
+        per_channel = (-1, *(1,) * (len(shape) - 1))
+        node = self.nir.IF(
+            r=(each * direction.reshape(per_channel)).astype(np.float32),
+            v_threshold=(each * (thresholds[:, 0] - 0.5).reshape(per_channel)).astype(np.float32),
+            metadata={"low": low, "levels": thresholds.shape[1], "thresholds": thresholds},
+        )
+        name = self.add(op, "", sources, node)
+        self.notes[name]["signs"] = [1]
+        return name
+
 
 def firing_threshold(op: Op, bound: int) -> int:
     """Return theta, with which theta + drive is exact to a half in float32, where abs(drive) <= 2 bound + 3/2.
@@ -329,12 +377,12 @@ def _max_pool(builder: _Builder, op: ops.MaxPool2d) -> Value:
     if not value.spikes:
         raise MaqdError(
             f"{op.name}: NIR has no maximum of accumulators or inputs, only of spikes; "
-            "pool after the spikes, use sum-pools ('S' in a plan), or export as onnx"
+            "pool after the spikes, use sum-pools ('S' in a plan), or export as nir-graded or onnx"
         )
     if min(value.signs) < 0 and op.padding != (0, 0):
         raise MaqdError(
             f"{op.name}: NIR has no padding for the maximum of signed levels; "
-            "pool without padding, use sum-pools ('S' in a plan), or export as onnx"
+            "pool without padding, use sum-pools ('S' in a plan), or export as nir-graded or onnx"
         )
     channels, height, width = value.shape
     spikes = channels * len(value.signs)
@@ -347,6 +395,39 @@ def _max_pool(builder: _Builder, op: ops.MaxPool2d) -> Value:
     name = builder.neurons(op, pooled, np.ones_like(needed), 0.5 - needed, area)
     builder.notes[name]["signs"] = list(value.signs)
     return Value((name,), shape, value.signs, spikes=True)
+
+
+def _graded_threshold(builder: _Builder, op: ops.Threshold) -> Value:
+    value, bound = builder.plain(op.inputs[0]), builder.net.bounds[op.inputs[0]]
+    if 2 * bound + 1 > FLOAT32_EXACT:
+        raise MaqdError(
+            f"{op.name}: its accumulators can reach {bound}, but NIR holds float32, in which halves are exact up to "
+            f"{FLOAT32_EXACT // 2 - 1} only; use fewer states or narrower layers, or export as onnx"
+        )
+    direction = op.direction.numpy()
+    rising = op.thresholds.numpy() * direction[:, None]
+    return Value((builder.graded(op, value.sources, value.shape, direction, rising, op.low),), value.shape, spikes=True)
+
+
+def _spike_range(builder: _Builder, name: str) -> tuple[int, int]:
+    """Return the smallest and largest level of the spikes that the op of this name gives, pooled or not."""
+    op = builder.op[name]
+    if isinstance(op, ops.Threshold):
+        return op.low, op.low + op.levels
+    return _spike_range(builder, op.inputs[0])
+
+
+def _graded_max_pool(builder: _Builder, op: ops.MaxPool2d) -> Value:
+    value, shape = builder.values[op.inputs[0]], builder.net.shapes[op.name]
+    sizes = (np.array(pair) for pair in (op.kernel, op.stride, op.padding))
+    node = builder.nir.SumPool2d(*sizes, metadata={"maximum": 1})
+    pooled = builder.add(op, "maximum", value.sources, node)
+    if not value.spikes:
+        return Value((pooled,), shape)
+    # Neurons that give the level which they get: where all levels are 0 or 1, a plain sum comes to the same there.
+    low, high = _spike_range(builder, op.inputs[0])
+    thresholds = np.tile(np.arange(low + 1, high + 1), (shape[0], 1))
+    return Value((builder.graded(op, (pooled,), shape, np.ones(shape[0]), thresholds, low),), shape, spikes=True)
 
 
 def _sum_pool(builder: _Builder, op: ops.SumPool2d) -> Value:
@@ -391,4 +472,8 @@ NODES: Mapping[type[Op], Callable[[_Builder, Any], Value]] = MappingProxyType(
         ops.Flatten: _flatten,
         ops.Readout: _readout,
     }
+)
+# The op types that the graded form writes otherwise.
+GRADED_NODES: Mapping[type[Op], Callable[[_Builder, Any], Value]] = MappingProxyType(
+    {**NODES, ops.Threshold: _graded_threshold, ops.MaxPool2d: _graded_max_pool}
 )

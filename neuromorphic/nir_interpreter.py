@@ -1,6 +1,8 @@
 """A plain interpreter of NIR graphs: one time step from rest, float32, every node as the NIR specification words it.
 
-It shares no code with the export and knows nothing of integer networks, so it can judge a file by itself.
+It shares no code with the export and knows nothing of integer networks, so it can judge a file by itself. One
+convention is added, the graded form of `nir_export.py`: an IF with metadata `thresholds` gives levels, a SumPool2d with
+metadata `maximum` gives maxima.
 Axis letters: B batch, C channels, H height, W width.
 """
 
@@ -41,9 +43,11 @@ def _conv2d(node: Any, x: Tensor) -> Tensor:
 
 def _sum_pool2d(node: Any, x: Tensor) -> Tensor:
     (height, width), (pad_h, pad_w) = _pair(node.kernel_size), _pair(node.padding)
-    windows = F.pad(x, (pad_w, pad_w, pad_h, pad_h))
+    maximum = "maximum" in node.metadata
+    padded = F.pad(x, (pad_w, pad_w, pad_h, pad_h), value=-torch.inf if maximum else 0.0)
     stride_h, stride_w = _pair(node.stride)
-    return windows.unfold(2, height, stride_h).unfold(3, width, stride_w).sum((-2, -1))
+    windows = padded.unfold(2, height, stride_h).unfold(3, width, stride_w)
+    return windows.amax((-2, -1)) if maximum else windows.sum((-2, -1))
 
 
 def _flatten(node: Any, x: Tensor) -> Tensor:
@@ -52,7 +56,35 @@ def _flatten(node: Any, x: Tensor) -> Tensor:
     return x.flatten(start, end)
 
 
+def is_graded(node: Any) -> bool:
+    """Return whether a node computes, by the convention of this library, something else than NIR says."""
+    return "thresholds" in node.metadata or "maximum" in node.metadata
+
+
+def _levels(node: Any, x: Tensor) -> Tensor:
+    """low + number of thresholds t of the channel with r * x >= t, for x (B, C, ...) and thresholds (C, levels)."""
+    thresholds, low, levels = (np.asarray(node.metadata.get(key, np.nan)) for key in ("thresholds", "low", "levels"))
+    whole = all(value.dtype.kind == "i" for value in (thresholds, low, levels))
+    channels = node.v_threshold.shape[0]
+    if not whole or low.shape or levels.shape or levels < 1 or thresholds.shape != (channels, int(levels)):
+        raise MaqdError(
+            f"a graded IF needs metadata of whole numbers: low, levels and thresholds ({channels}, levels); got low of "
+            f"{low.dtype}, levels of {levels.dtype}, thresholds {thresholds.shape} of {thresholds.dtype}"
+        )
+    per_channel = (-1, *(1,) * (node.v_threshold.ndim - 1))
+    first = (thresholds[:, :1] - 0.5).astype(np.float32).reshape(per_channel)
+    if (np.diff(thresholds) < 0).any() or (node.v_threshold != first).any() or (np.abs(node.r) != 1).any():
+        raise MaqdError("a graded IF needs rising thresholds, the first of them less 1/2 as v_threshold, r of 1 or -1")
+    u = _tensor(node.r) * x
+    reached = torch.full(x.shape, float(low))
+    for column in thresholds.T:
+        reached += u >= _tensor(column.reshape(per_channel))
+    return reached
+
+
 def _integrate_and_fire(node: Any, x: Tensor) -> Tensor:
+    if "thresholds" in node.metadata:
+        return _levels(node, x)
     # From rest, one step of dv/dt = r x leaves v = r x; what it is reset to no longer matters.
     return (_tensor(node.r) * x > _tensor(node.v_threshold)).to(torch.float32)
 

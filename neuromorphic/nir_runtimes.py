@@ -33,7 +33,7 @@ class NirRuntime:
     Attributes:
         package: that must be installed, or an empty string. install: what to tell a user without it.
         prepare: (graph, names of its neurons) -> Run. faults: what it runs otherwise than NIR defines it, for a graph.
-        note: what is adapted to run its modules on batches.
+        note: what is adapted to run its modules on batches. graded: whether it knows the graded form.
     """
 
     package: str
@@ -41,6 +41,7 @@ class NirRuntime:
     prepare: Callable[[Any, list[str]], Run]
     faults: Callable[[Any], list[str]]
     note: str = ""
+    graded: bool = False
 
     @property
     def title(self) -> str:
@@ -192,6 +193,6 @@ NIR_RUNTIMES: Mapping[str, NirRuntime] = MappingProxyType(
             "imported with dt = 1",
         ),
         "norse": NirRuntime("norse", "pip install --no-deps norse", _norse, norse_faults, _FLATTEN),
-        INTERPRETER: NirRuntime("", "", _interpreter, lambda graph: []),
+        INTERPRETER: NirRuntime("", "", _interpreter, lambda graph: [], graded=True),
     }
 )

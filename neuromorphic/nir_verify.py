@@ -24,13 +24,14 @@ from maqd_snn.integer import IntegerNetwork
 from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
 from maqd_snn.neuromorphic.nir_export import require_nir
-from maqd_snn.neuromorphic.nir_interpreter import NODES, topological_order
+from maqd_snn.neuromorphic.nir_interpreter import NODES, is_graded, topological_order
 from maqd_snn.neuromorphic.nir_runtimes import INTERPRETER, NIR_RUNTIMES, NirRuntime, Run
 from maqd_snn.sealed import LARGEST_RATIO
 
 # Number of values in one node's output for one sample; only padding that no exported network has makes it larger.
 LARGEST_OUTPUT = 2**27
 CHUNK = 64
+GRADED = "nir-graded"
 
 
 def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
@@ -38,7 +39,7 @@ def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64]
 
     Spikes of all neurons are compared, too, as levels: a runtime shows them. A runtime that is not installed, or is
     known to run something in the file wrongly, is returned with the reason. One that refuses or fails on the file
-    otherwise has failed.
+    otherwise has failed. A file in graded form is run in our interpreter alone: no other runtime knows the convention.
 
     Args:
         path: the file.
@@ -56,7 +57,8 @@ def verify_nir(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64]
         if shape != net.input.shape:
             raise MaqdError(f"it takes inputs of shape {shape}, expected {net.input.shape}: it is of another network")
         layers = spiking_nodes(graph, net)
-        trials = {name: _prepare(path, entry, layers) for name, entry in NIR_RUNTIMES.items()}
+        of_form = GRADED if any(map(is_graded, graph.nodes.values())) else "nir"
+        trials = {name: _prepare(path, of_form, entry, layers) for name, entry in NIR_RUNTIMES.items()}
         missing = [trial.missing for name, trial in trials.items() if trial.missing and name != INTERPRETER]
         if len(missing) == len(trials) - 1:
             raise missing[0]
@@ -119,11 +121,13 @@ def levels(spikes: Tensor, signs: Sequence[int]) -> Tensor:
 class _Trial:
     """One runtime on one file: what it has given so far, or why it does not run."""
 
+    format: str
     entry: NirRuntime
     run: Run | None = None
     problem: str = ""
     failed: bool = False
     missing: MissingExtraError | None = None
+    asked: bool = True
     scores: list[NDArray[Any]] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, int] = field(default_factory=dict)
@@ -145,20 +149,25 @@ class _Trial:
 
     def check(self, layers: Mapping[str, SpikingNode], expected: NDArray[np.int64]) -> Check:
         if self.run is None:
-            return not_run("nir", self.entry.package if self.missing else self.entry.title, self.problem, self.failed)
+            named = self.entry.title if self.asked else self.entry.package
+            return not_run(self.format, named, self.problem, self.failed)
         shown = [LayerCheck(of.op, self.values[node], self.wrong[node]) for node, of in layers.items()]
-        return compare("nir", self.entry.title, np.concatenate(self.scores), expected, self.entry.note, shown)
+        return compare(self.format, self.entry.title, np.concatenate(self.scores), expected, self.entry.note, shown)
 
 
-def _prepare(path: Path, entry: NirRuntime, layers: Mapping[str, SpikingNode]) -> _Trial:
+def _prepare(path: Path, of_form: str, entry: NirRuntime, layers: Mapping[str, SpikingNode]) -> _Trial:
+    trial = _Trial(of_form, entry)
+    if of_form == GRADED and not entry.graded:
+        trial.asked = False
+        trial.stop("it does not know the graded form: its IF gives 0 or 1, whatever the metadata says")
+        return trial
     graph = read_nir(path)  # anew, since importers change the graph that they are given
-    trial = _Trial(entry)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the importers' own: deprecated calls, paddings
             trial.run = entry.prepare(graph, list(layers)) if not (faults := entry.faults(graph)) else None
     except MissingExtraError as error:
-        trial.missing = error
+        trial.missing, trial.asked = error, False
         trial.stop(f"not installed; {entry.install}")
     except Exception as error:
         trial.stop(f"refuses the file: {one_line(error)}", failed=True)

@@ -18,7 +18,7 @@ from maqd_snn.neuromorphic.memory import verify_json, write_hex, write_json_desc
 from maqd_snn.neuromorphic.netx_export import write_netx
 from maqd_snn.neuromorphic.netx_verify import verify_netx
 from maqd_snn.neuromorphic.nir_events import verify_nir_events, write_nir_events
-from maqd_snn.neuromorphic.nir_export import write_nir
+from maqd_snn.neuromorphic.nir_export import write_nir, write_nir_graded
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 from maqd_snn.neuromorphic.onnx_export import (
     write_integer,
@@ -67,6 +67,13 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "nir",
             usual=True,
             cannot="max-pooling of accumulators, padded max-pooling of signed levels, sums of 2^22 and more",
+        ),
+        "nir-graded": Format(
+            "NIR graph, one IF for each unit: a convention, other readers see 2 states",
+            "network.graded.nir",
+            write_nir_graded,
+            "nir",
+            cannot="sums of 2^23 and more; other readers take it for a network of 2 states",
         ),
         "nir-events": Format(
             "golden events of the NIR graph: input, spikes, scores, as NIR data",

@@ -31,14 +31,15 @@ def grouped():
     )
 
 
-@pytest.mark.parametrize("file", ["net.nir", "net.json"])
+@pytest.mark.parametrize("file", ["net.nir", "net.graded.nir", "net.json"])
 @pytest.mark.parametrize("case", [("mlp", 2, 3), ("vgg", 3, 15), ("resnet", 4, 2), ("vgg", 2, 3), None])
 def test_a_file_gives_the_network_back(file, case, make_model, tmp_path):
     net = grouped() if case is None else fold(make_model(*case))
-    maqd_snn.export(net, tmp_path / file, format="hex" if file == "net.json" else "nir")
+    formats = {"net.nir": "nir", "net.graded.nir": "nir-graded", "net.json": "hex"}
+    maqd_snn.export(net, tmp_path / file, format=formats[file])
     back = maqd_snn.load(tmp_path / file)
     assert fingerprint(back) == fingerprint(net)
-    if file == "net.nir":
+    if file != "net.json":
         assert back.provenance == net.provenance
     codes = torch.full((2, *net.input.shape), net.input.high)
     assert torch.equal(back(codes), net(codes))
@@ -47,8 +48,10 @@ def test_a_file_gives_the_network_back(file, case, make_model, tmp_path):
 def test_signed_levels_and_hdf5_come_back(make_model, tmp_path):
     net = fold(make_model("vgg", 3, 3, signed=True))
     maqd_snn.export(net, tmp_path / "net.nir")
+    maqd_snn.export(net, tmp_path / "graded.nir", format="nir-graded")
     net.save(tmp_path / "net.h5")
-    assert fingerprint(maqd_snn.load(tmp_path / "net.nir")) == fingerprint(maqd_snn.load(tmp_path / "net.h5"))
+    for file in ("net.nir", "graded.nir", "net.h5"):
+        assert fingerprint(maqd_snn.load(tmp_path / file)) == fingerprint(net)
 
 
 def test_a_changed_or_foreign_nir_file_is_refused(tmp_path):
@@ -87,6 +90,33 @@ def test_a_changed_or_foreign_nir_file_is_refused(tmp_path):
         return json.dumps(entries)
 
     change("metadata/network", op)
+
+
+def test_a_changed_graded_file_is_refused(tmp_path):
+    net = grouped()
+    path = tmp_path / "net.nir"
+
+    def change(field, function):
+        maqd_snn.export(net, path, format="nir-graded", overwrite=True)
+        with h5py.File(path, "r+") as file:
+            place = file["node/nodes/002_s"]
+            value = place[field][()]
+            del place[field]
+            if function is not None:
+                place[field] = function(value)
+        with pytest.raises(MaqdError, match=r"net.nir' is no NIR file that holds a network of maqd-snn: (.*)") as error:
+            maqd_snn.load(path)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "it was changed" in change("metadata/thresholds", lambda t: t + 1)
+    assert "it was changed" in change("r", lambda r: -r)
+    assert "it was changed" in change("metadata/thresholds", lambda t: np.concatenate([t, t + 1], 1))
+    assert "must be an integer tensor" in change("metadata/thresholds", lambda t: t.astype(np.float64))
+    change("metadata/thresholds", None)
+    change("metadata/thresholds", lambda t: "many")
+    change("metadata/thresholds", lambda t: t[:2])
+    change("r", lambda r: np.float32(1))
 
 
 def test_what_holds_no_network_is_refused(tmp_path):

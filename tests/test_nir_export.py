@@ -17,8 +17,8 @@ from maqd_snn import MaqdError, fold
 from maqd_snn.errors import MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic import nir_export
-from maqd_snn.neuromorphic.nir_export import firing_threshold, nir_graph, write_nir
-from maqd_snn.neuromorphic.nir_interpreter import run_nir
+from maqd_snn.neuromorphic.nir_export import firing_threshold, nir_graph, write_nir, write_nir_graded
+from maqd_snn.neuromorphic.nir_interpreter import is_graded, run_nir
 from maqd_snn.neuromorphic.nir_verify import verify_nir
 
 nir = pytest.importorskip("nir")
@@ -36,7 +36,7 @@ def compare_op_by_op(net: IntegerNetwork, graph: Any, codes: torch.Tensor) -> No
     covered = set()
     for name, note in notes(graph).items():
         op, value = note["op"], outputs[name].numpy()
-        if "signs" in note:
+        if "signs" in note and not is_graded(graph.nodes[name]):
             channels = truth[op].shape[1]
             assert set(np.unique(value)) <= {0, 1}
             bits = value.reshape(len(value), channels, len(note["signs"]), *value.shape[2:])
@@ -264,6 +264,94 @@ def test_large_accumulators_are_exact_up_to_the_limit(weight: int, theta: int, t
     codes = torch.arange(256)[:, None]
     compare_op_by_op(net, graph, codes)
     assert mismatches(net, path, codes) == 0
+
+
+# What the graded form can and the thermometer cannot express.
+GRADED_ONLY = {
+    "max-pool of accumulators, padded": [IMAGE, CONV, ops.MaxPool2d("pool", ("conv",), (2, 2), (2, 2), (1, 1))],
+    "max-pool of the input": [IMAGE, ops.MaxPool2d("pool", ("in",), (3, 2), (2, 2), (1, 1))],
+    "max-pool of signed levels, padded": [
+        IMAGE,
+        CONV,
+        SIGNED,
+        ops.MaxPool2d("pool", ("spike",), (2, 2), (2, 2), (1, 1)),
+    ],
+    "levels 1..4": [
+        IMAGE,
+        CONV,
+        threshold("spike", "conv", 4, 3, low=1),
+        ops.MaxPool2d("p", ("spike",), (2, 2), (1, 1)),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", [*HAND_MADE, *GRADED_ONLY])
+def test_every_op_runs_exactly_in_graded_form(name: str, tmp_path: Path) -> None:
+    net = IntegerNetwork({**HAND_MADE, **GRADED_ONLY}[name])
+    path = tmp_path / "net.nir"
+    write_nir_graded(net, path)
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(net.input.low, net.input.high + 1, (20, *net.input.shape), generator=generator)
+    graph = nir.read(path)
+    compare_op_by_op(net, graph, codes)
+    # One IF for each unit, in the op's own shape; neurons of a pool of spikes included.
+    units = {note["op"]: graph.nodes[node] for node, note in notes(graph).items() if "signs" in note}
+    assert len(units) == sum(isinstance(node, nir.IF) for node in graph.nodes.values())
+    assert {op.name for op in net.ops if isinstance(op, ops.Threshold)} <= set(units)
+    assert all(node.v_threshold.shape == net.shapes[op] for op, node in units.items())
+
+
+@given(small_networks())
+@settings(max_examples=60, deadline=None)
+def test_any_thresholds_of_any_direction_are_exact_in_graded_form(net: IntegerNetwork) -> None:
+    codes = torch.cartesian_prod(torch.arange(5), torch.arange(5))
+    compare_op_by_op(net, nir_graph(net, graded=True), codes)
+
+
+@pytest.mark.parametrize("act_states", [2, 3])
+def test_who_does_not_know_the_graded_form_is_right_for_two_states_only(
+    act_states: int, make_model: Callable[..., Any], random_codes: Callable[..., torch.Tensor]
+) -> None:
+    net = fold(make_model("vgg", act_states, 3))  # both signs of gains, a max-pool
+    codes = random_codes(net, 12)
+    graph = nir_graph(net, graded=True)
+    assert "another network" in graph.metadata["warning"]
+    for node in graph.nodes.values():
+        node.metadata = {}
+    scores = run_nir(graph, codes - net.input.zero_point)[list(graph.nodes)[-1]].numpy()
+    assert (scores == net.reference(codes.numpy())).all() == (act_states == 2)
+
+
+def test_the_graded_form_does_not_grow_with_the_levels(make_model: Callable[..., Any]) -> None:
+    def numbers(act_states: int, graded: bool) -> int:
+        graph = nir_graph(fold(make_model("vgg", act_states, 3)), graded)
+        arrays = (getattr(node, name, None) for node in graph.nodes.values() for name in ("weight", "r", "v_threshold"))
+        return sum(array.size for array in arrays if array is not None)
+
+    assert numbers(2, True) == numbers(16, True) < numbers(3, False)
+
+
+def test_the_graded_form_says_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "net.nir"
+    write_nir_graded(IntegerNetwork(HAND_MADE["max-pool of signed levels"], {"recipe": "digits"}), path)
+    graph = nir.read(path)
+    assert graph.metadata["form"].startswith("graded, a convention of maqd-snn")
+    assert graph.metadata["scales"].startswith("all 1")
+    assert json.loads(graph.metadata["provenance"]) == {"recipe": "digits"}
+    spike = graph.nodes["002_spike"]
+    assert {key: int(spike.metadata[key]) for key in ("low", "levels")} == {"low": -3, "levels": 4}
+    assert (spike.metadata["thresholds"] == SIGNED.thresholds.numpy() * SIGNED.direction.numpy()[:, None]).all()
+    assert (spike.r == SIGNED.direction.numpy()[:, None, None]).all()
+
+
+@pytest.mark.parametrize(("weight", "held"), [(32896, True), (32897, False)])
+def test_graded_sums_are_exact_up_to_half_of_float32(weight: int, held: bool) -> None:
+    net = chain(weight, [-3 * weight, -3 * weight + 1, 254 * weight, 254 * weight + 1, 2**60])
+    if held:
+        compare_op_by_op(net, nir_graph(net, graded=True), torch.arange(256)[:, None])
+    else:
+        with pytest.raises(MaqdError, match=r"spike: its accumulators can reach 8388735.*exact up to 8388607 only"):
+            nir_graph(net, graded=True)
 
 
 def test_accumulators_beyond_float32_are_refused() -> None:

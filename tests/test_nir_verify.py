@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import torch
 from maqd_snn import MaqdError, fold
 from maqd_snn.errors import MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
-from maqd_snn.neuromorphic import Check, export, nir_verify
+from maqd_snn.neuromorphic import Check, export, nir_runtimes, nir_verify
 from maqd_snn.neuromorphic import verify as verify_file
-from maqd_snn.neuromorphic.nir_export import write_nir
+from maqd_snn.neuromorphic.nir_export import write_nir, write_nir_graded
 from maqd_snn.neuromorphic.nir_runtimes import NIR_RUNTIMES
 from maqd_snn.neuromorphic.nir_verify import levels, verify_nir
 
@@ -441,3 +442,135 @@ def test_notes_that_do_not_fit_are_not_believed(
         checks = verify()
         assert checks["snntorch"].ok
         assert checks["snntorch"].layers == ()
+
+
+@pytest.fixture
+def graded(net: IntegerNetwork, tmp_path: Path) -> Path:
+    written = tmp_path / "graded.nir"
+    write_nir_graded(net, written)
+    return written
+
+
+@pytest.fixture
+def verify_graded(
+    net: IntegerNetwork, graded: Path, random_codes: Callable[..., torch.Tensor]
+) -> Callable[[], dict[str, Check]]:
+    codes = random_codes(net, 8).numpy()
+    return lambda: by_runtime(graded, codes, net.reference(codes), net)
+
+
+def test_the_graded_form_is_run_by_our_interpreter_alone(
+    verify_graded: Callable[[], dict[str, Check]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(nir_runtimes, "version", missing)  # they need not be installed
+    checks = verify_graded()
+    for name in ("snntorch", "spikingjelly", "norse"):
+        assert checks[name].problem.startswith("it does not know the graded form: its IF gives 0 or 1")
+        assert (checks[name].ran, checks[name].failed, checks[name].format) == (False, False, "nir-graded")
+    ours = checks["interpreter"]
+    assert ours.ok
+    assert (ours.format, ours.scores, ours.mismatches) == ("nir-graded", 40, 0)
+    assert [layer.name for layer in ours.layers] == ["spike1", "spike2", "pool2", "spike3"]
+    assert [layer.values for layer in ours.layers] == [8 * 8 * 64, 8 * 8 * 64, 8 * 8 * 16, 8 * 16 * 16]
+
+
+@pytest.mark.parametrize("act_states", [2, 3, 4, 16])
+@pytest.mark.parametrize("family", ["mlp", "vgg", "resnet"])
+def test_graded_files_of_models_verify(
+    family: str,
+    act_states: int,
+    make_model: Callable[..., Any],
+    random_codes: Callable[..., torch.Tensor],
+    tmp_path: Path,
+) -> None:
+    for signed in (False, True):
+        net = fold(make_model(family, act_states, 15, signed=signed))
+        path = tmp_path / f"{signed}.nir"
+        export(net, path, "nir-graded")
+        record = verify_file(path, net, random_codes(net, 24))
+        assert record.ok
+        assert (record.format, record.runtime) == ("nir-graded", "maqd-snn NIR interpreter")
+        assert len(record.ran[0].layers) >= 2
+        assert "does not know the graded form" in record.note
+
+
+@pytest.mark.parametrize(
+    ("op", "field", "wrong"),
+    [
+        ("spike2", "thresholds and v_threshold", 1),  # thresholds off by one
+        ("spike1", "metadata/low", lambda low: low + 1),
+        ("spike3", "r", lambda r: -r),
+        ("conv2", "weight", lambda weight: weight[::-1].copy()),
+    ],
+)
+def test_faults_in_graded_files_are_found(
+    op: str, field: str, wrong: Any, graded: Path, verify_graded: Callable[[], dict[str, Check]]
+) -> None:
+    role = "Conv2d" if op == "conv2" else "Threshold"
+    if callable(wrong):
+        change(graded, f"{node(graded, op, role)}/{field}", wrong)
+    else:
+        for name in ("metadata/thresholds", "v_threshold"):
+            change(graded, f"{node(graded, op, role)}/{name}", lambda values: values + values.dtype.type(wrong))
+    check = verify_graded()["interpreter"]
+    assert check.ran
+    assert not check.ok
+    first = next(layer.name for layer in check.layers if layer.mismatches)
+    assert first == ("spike2" if op == "conv2" else op)
+
+
+@pytest.mark.parametrize(
+    ("field", "function", "message"),
+    [
+        ("v_threshold", lambda theta: theta + 1, "needs rising thresholds, the first of them less 1/2 as v_threshold"),
+        ("metadata/thresholds", lambda t: np.stack([t[:, 0], t[:, 0] - 1], 1), "needs rising thresholds"),
+        ("r", lambda r: 2 * r, "v_threshold, r of 1 or -1"),
+        (
+            "metadata/thresholds",
+            lambda t: t.astype(np.float32),
+            r"needs metadata of whole numbers.*\(8, 2\) of float32",
+        ),
+        (
+            "metadata/thresholds",
+            lambda t: t[:4],
+            r"thresholds \(8, levels\); got low of int64, levels of int64, thresholds \(4, 2\)",
+        ),
+        ("metadata/thresholds", lambda t: "[[1, 2]]", "needs metadata of whole numbers"),
+        ("metadata/low", lambda low: "0", "needs metadata of whole numbers"),
+        ("metadata/low", lambda low: np.zeros(8, int), "needs metadata of whole numbers"),
+        ("metadata/levels", lambda n: 3, "needs metadata of whole numbers"),
+        ("metadata/levels", lambda n: 2.0, "levels of float64"),
+    ],
+)
+def test_a_damaged_graded_neuron_is_refused(
+    field: str,
+    function: Callable[[Any], Any],
+    message: str,
+    graded: Path,
+    verify_graded: Callable[[], dict[str, Check]],
+) -> None:
+    change(graded, f"{node(graded, 'spike1', 'Threshold')}/{field}", function)
+    with pytest.raises(MaqdError, match=message) as error:
+        verify_graded()
+    assert "\n" not in str(error.value)
+    assert str(graded) in str(error.value)
+
+
+def test_a_graded_neuron_without_levels_is_refused(graded: Path, verify_graded: Callable[[], dict[str, Check]]) -> None:
+    name = node(graded, "spike1", "Threshold")
+    with h5py.File(graded, "r+") as file:
+        del file[f"node/nodes/{name}/metadata/levels"]
+    with pytest.raises(MaqdError, match=r"graded\.nir' cannot be verified as NIR: a graded IF needs metadata"):
+        verify_graded()
+
+
+@pytest.mark.parametrize("keep", [0, 700, 5000, -1])
+def test_a_truncated_graded_file_is_refused(
+    keep: int, graded: Path, verify_graded: Callable[[], dict[str, Check]]
+) -> None:
+    graded.write_bytes(graded.read_bytes()[:keep])
+    with pytest.raises(MaqdError, match=r"graded\.nir' is damaged, truncated or no NIR file"):
+        verify_graded()
