@@ -11,19 +11,20 @@ from maqd_snn.integer import IntegerNetwork
 from maqd_snn.neuromorphic.unit_spikes import Charge, ForeignNetwork, Library, Neurons
 
 
-def _package() -> Any:
+def package() -> Any:
+    """Return `spikingjelly.activation_based`; raises MissingExtraError where SpikingJelly is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from spikingjelly import activation_based
-            from spikingjelly.activation_based import functional, neuron, surrogate  # noqa: F401 - loads them
+            from spikingjelly.activation_based import base, functional, layer, neuron, surrogate  # noqa: F401 - loads them
     except ImportError as error:
         raise MissingExtraError("spikingjelly", "spikingjelly", "building SpikingJelly modules") from error
     return activation_based
 
 
 def _unit(charge: Charge, threshold: float) -> Neurons:
-    neuron = _package().neuron.IFNode(v_threshold=threshold, v_reset=None)  # it fires at the threshold, too
+    neuron = package().neuron.IFNode(v_threshold=threshold, v_reset=None)  # it fires at the threshold, too
 
     def step(module: nn.Module, current: Tensor) -> Tensor:
         spikes: Tensor = module(current)
@@ -37,7 +38,7 @@ class Graded(nn.Module):
 
     def __init__(self, charge: Charge) -> None:
         super().__init__()
-        activation_based = _package()
+        activation_based = package()
         self.unit = float(2**charge.exponent)
         count = activation_based.surrogate.MultiLevelSpikeCount(charge.levels)
         self.neuron = activation_based.neuron.ILIFNode(v_threshold=1.0, surrogate_function=count)
@@ -52,7 +53,7 @@ class Graded(nn.Module):
 
 
 def _rest(model: nn.Module) -> None:
-    _package().functional.reset_net(model)
+    package().functional.reset_net(model)
 
 
 def to_spikingjelly(net: IntegerNetwork, form: str = "graded", schedule: str = "exact") -> ForeignNetwork:
