@@ -88,6 +88,7 @@ class _Reader:
     def __init__(self, given: ops.Input, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.ops: list[Op] = [given]
+        self.neurons: list[nn.Module] = []
         self.shapes: dict[str, Shape] = {given.name: output_shape(given, [])}
         self.bounds: dict[str, int] = {given.name: output_bound(given, [])}
 
@@ -131,6 +132,8 @@ def _refuse(name: str, module: nn.Module, what: str) -> MaqdError:
 def _product(reader: _Reader, name: str, value: Value, module: Any) -> Value:
     if any(value.offset):
         raise _refuse(name, module, "needs spikes or inputs, but a bias lies before it: put a neuron between")
+    if not isinstance(module.weight, nn.Parameter):
+        raise _refuse(name, module, "computes its weight anew in every call (pruned, normalized): make it a plain one")
     q, step = whole_weights(name, module.weight)
     op: Op
     if isinstance(module, nn.Conv2d):
@@ -221,6 +224,9 @@ def _spikes(
     """Add the neurons of a layer, of which those of channel c are charged with scale[c] * z + offset[c]."""
     if type(neuron) not in (package().neuron.IFNode, package().neuron.ILIFNode):
         raise _refuse(name, neuron, "is no neuron that can be read; use IFNode or ILIFNode")
+    if neuron in reader.neurons:
+        raise _refuse(name, neuron, "is there twice, and not at rest the second time; give each layer its own")
+    reader.neurons.append(neuron)
     rest = reader.number(name, "v_reset", neuron.v_reset or 0.0)
     for s, o in zip(scale, offset, strict=True):
         reader.prove(name, abs(s) * reader.bounds[source] + abs(o) + abs(rest), s, o, rest)
@@ -339,8 +345,8 @@ def _read(reader: _Reader, name: str, value: Value, module: nn.Module) -> Value:
 def _chain(reader: _Reader, prefix: str, value: Value, module: nn.Module) -> Value:
     if type(module) is not nn.Sequential:
         return _read(reader, f"{type(module).__name__.lower()}{prefix}", value, module)
-    for key, child in module.named_children():
-        value = _chain(reader, f"{prefix}_{key}", value, child)
+    for index, child in enumerate(module):  # one that is there twice, too
+        value = _chain(reader, f"{prefix}_{index}", value, child)
     return value
 
 

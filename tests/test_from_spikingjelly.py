@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 
 import maqd_snn
 from maqd_snn import MaqdError, MissingExtraError, fold
@@ -125,10 +126,10 @@ def test_what_a_module_has_heard_before_does_not_matter():
 @settings(max_examples=60)
 def test_ties_go_to_the_even_level(levels, threshold, step, shift):
     # Quarters as biases: of every fourth charge a half.
-    module = nn.Sequential(nn.Linear(1, 2), ilif(levels, threshold), nn.Linear(2, 2, bias=False))
-    module[0].weight.data = torch.tensor([[step], [-step]])
-    module[0].bias.data = torch.tensor([shift * 0.25, 2.0])
-    module[2].weight.data = torch.eye(2)
+    module = nn.Sequential(nn.Linear(1, 3), ilif(levels, threshold), nn.Linear(3, 3, bias=False))
+    module[0].weight.data = torch.tensor([[step], [-step], [0.0]])
+    module[0].bias.data = torch.tensor([shift * 0.25, 2.0, shift * 0.25])
+    module[2].weight.data = torch.eye(3)
     source = ops.Input("in", shape=(1,), low=-40, high=40)
     codes = torch.arange(-40, 41)[:, None]
     with torch.no_grad():
@@ -142,6 +143,23 @@ def test_halves_are_rounded_to_even_thresholds():
     module[0].weight.data = torch.tensor([[1.0]])
     spikes = from_spikingjelly(module, ops.Input("in", shape=(1,))).ops[2]
     assert spikes.thresholds.tolist() == [[2, 3, 6, 7]]  # 1, 3, 5, 7 are halves: 1 -> 0, 3 -> 2, 5 -> 2, 7 -> 4
+
+
+@pytest.mark.parametrize(("dtype", "fires"), [(torch.float32, True), (torch.float64, False)])
+def test_a_threshold_is_rounded_as_the_module_rounds_it(dtype, fires):
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), neuron.IFNode(0.7), nn.Linear(1, 1, bias=False)).to(dtype)
+    module[0].weight.data.fill_(np.float32(0.7))  # which is less than 0.7
+    module[2].weight.data.fill_(1.0)
+    assert bool(module(torch.ones(1, 1, dtype=dtype))) == fires
+    assert bool(from_spikingjelly(module, ops.Input("in", shape=(1,), high=1))(torch.ones(1, 1).long())) == fires
+
+
+def test_a_layer_may_be_there_twice_but_no_neuron():
+    product = nn.Linear(6, 6, bias=False)
+    agree(whole(nn.Sequential(product, neuron.IFNode(3.0), product, neuron.IFNode(2.0), nn.Linear(6, 4))), FEATURES)
+    shared = neuron.IFNode(3.0)
+    with pytest.raises(MaqdError, match="ifnode_3: a IFNode is there twice, and not at rest the second time"):
+        from_spikingjelly(features(product, shared, product, shared, nn.Linear(6, 4)), FEATURES)
 
 
 def test_weights_that_are_whole_stay_as_they_are():
@@ -214,6 +232,14 @@ REFUSED = {
     "weights too far apart": (
         lambda: changed(features(nn.Linear(6, 4)), lambda m: m[0].weight.data.view(-1)[0].fill_(2.0**-100)),
         r"linear_0: its sums are not exact.*in steps of 7\.89e-31",
+    ),
+    "weights that are hardly there": (
+        lambda: changed(features(nn.Linear(6, 4, bias=False)), lambda m: m[0].weight.data.fill_(2.0**-130)),
+        "linear_0: its sums are not exact",
+    ),
+    "pruned": (
+        lambda: changed(features(nn.Linear(6, 4)), lambda m: prune.random_unstructured(m[0], "weight", 0.5)),
+        "linear_0: a Linear computes its weight anew in every call",
     ),
     "nan": (lambda: changed(features(nn.Linear(6, 4)), lambda m: m[0].weight.data.fill_(np.nan)), "must be finite"),
     "infinite threshold": (lambda: features(nn.Linear(6, 4), neuron.IFNode(np.inf)), "v_threshold must be finite"),
@@ -303,6 +329,20 @@ def test_other_forms_of_to_spikingjelly_are_refused(make_model):
     model.part(net.ops[3]).neuron = neuron.LIFNode()
     functional.set_step_mode(model, "s")
     with pytest.raises(MaqdError, match="spike1: a LIFNode is no neuron that can be read; use IFNode or ILIFNode"):
+        from_spikingjelly(model)
+
+
+def test_what_was_trained_on_in_spikingjelly_and_is_no_longer_exact_is_refused(make_model):
+    net = fold(make_model("mlp", 2, 3))
+    readout, spikes = net.ops[-1], next(op for op in net.ops if isinstance(op, ops.Threshold))
+    model = to_spikingjelly(net)
+    model.part(readout).bias.fill_(1e-20)
+    with pytest.raises(MaqdError, match=f"{readout.name}: its sums are not exact"):
+        from_spikingjelly(model)
+    model = to_spikingjelly(net)
+    model.part(spikes).a.fill_(2.0**45)
+    model.part(spikes).d.fill_(-0.5)
+    with pytest.raises(MaqdError, match=f"{spikes.name}: its sums are not exact"):
         from_spikingjelly(model)
 
 
