@@ -245,6 +245,8 @@ def _threshold(scale: Fraction, charge: Fraction, above: bool, bound: int) -> in
 
     >>> [_threshold(Fraction(s), Fraction(3), above, 9) for s in (2, 3, -2, -3) for above in (False, True)]
     [2, 2, 1, 2, -2, -2, -1, -2]
+    >>> [_threshold(Fraction(0), Fraction(charge), above, 9) for charge in (-1, 0, 1) for above in (False, True)]
+    [-10, -10, -10, 10, 10, 10]
     """
     if scale == 0:
         reached = charge < 0 if above else charge <= 0
