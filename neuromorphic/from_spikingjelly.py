@@ -139,8 +139,8 @@ def _product(reader: _Reader, name: str, value: Value, module: Any) -> Value:
     if isinstance(module, nn.Conv2d):
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             raise _refuse(name, module, f"needs zeros as padding, and their number, got {module.padding!r}")
-        sizes = (_pair(size) for size in (module.stride, module.padding, module.dilation))
-        op = ops.Conv2d(name, (value.name,), torch.from_numpy(q), *sizes, module.groups)
+        stride, padding, dilation = (_pair(size) for size in (module.stride, module.padding, module.dilation))
+        op = ops.Conv2d(name, (value.name,), torch.from_numpy(q), stride, padding, dilation, module.groups)
     else:
         op = ops.Linear(name, (value.name,), torch.from_numpy(q))
     offset = (NONE,) * len(q) if module.bias is None else _fractions(module.bias)
