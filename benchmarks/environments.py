@@ -45,14 +45,10 @@ ENVIRONMENTS: Mapping[str, Environment] = MappingProxyType(
         "sinabs": Environment(
             (sys.executable,), (("torch", "sinabs==3.1.3", "nir==1.0.4", "nirtorch==2.0.2"),), "sinabs"
         ),
-        # netx itself needs none of lava-dl's other packages. lava-nc convolves with torch where it is there.
+        # netx itself needs none of lava-dl's other packages.
         "lava": Environment(
             ("python3.10",),
-            (
-                ("lava-nc==0.10.0", "h5py"),
-                ("--no-deps", "lava-dl==0.6.0"),
-                ("--no-deps", "torch==1.12.1", "typing_extensions"),
-            ),
+            (("lava-nc==0.10.0", "h5py"), ("--no-deps", "lava-dl==0.6.0")),
             "lava.magma.core",
         ),
     }

@@ -43,6 +43,7 @@ LARGEST_WEIGHT = 127  # netx shifts weights up to 8 bits and sign; odd ones abov
 LARGEST_SUM = 2**17 - 1  # currents and voltages have 24 bits, 6 of them behind the point
 LARGEST_THRESHOLD = 2**17 - 1
 BIAS_LOW, BIAS_HIGH = -4096, 4095
+MOST_GROUPS = 127  # lava-nc keeps their number in 8 bits with a sign: 256 are none, 128 to 255 less than none
 ONE = (1, 1)
 
 
@@ -112,7 +113,21 @@ def netx_layers(net: IntegerNetwork) -> list[Layer]:
         _ROWS[type(op)](chain, op)
     if not chain.layers or chain.layers[-1].signs:
         raise MaqdError("netx needs a network that ends in a Readout; export as onnx")
-    return chain.layers
+    return [_in_few_groups(layer) for layer in chain.layers]
+
+
+def _in_few_groups(layer: Layer) -> Layer:
+    """Join neighbouring groups, with zeros between them, until lava-nc can count them."""
+    if layer.groups <= MOST_GROUPS:
+        return layer
+    groups = max(count for count in range(1, MOST_GROUPS + 1) if layer.groups % count == 0)
+    joined = layer.groups // groups
+    outputs, inputs, *kernel = layer.weight.shape
+    apart = layer.weight.reshape(groups, joined, outputs // layer.groups, inputs, *kernel)
+    weight = np.zeros((*apart.shape[:3], joined, *apart.shape[3:]), np.int64)
+    for each in range(joined):
+        weight[:, each, :, each] = apart[:, each]
+    return replace(layer, weight=weight.reshape(outputs, joined * inputs, *kernel), groups=groups)
 
 
 def write_netx(net: IntegerNetwork, path: Path) -> None:

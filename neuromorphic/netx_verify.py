@@ -25,7 +25,7 @@ from torch import Tensor
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
-from maqd_snn.neuromorphic.netx_export import ATTRIBUTE
+from maqd_snn.neuromorphic.netx_export import ATTRIBUTE, MOST_GROUPS
 from maqd_snn.neuromorphic.nir_verify import LARGEST_OUTPUT, claimed_bytes, levels, one_line, traced
 from maqd_snn.sealed import LARGEST_RATIO
 
@@ -71,7 +71,11 @@ if __name__ == "__main__":
     monitors = [Monitor() for _ in watched]
     for monitor, (_, port) in zip(monitors, watched):
         monitor.probe(port, steps)
-    net.run(condition=RunSteps(num_steps=steps), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    try:
+        net.run(condition=RunSteps(num_steps=steps), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
+    except RuntimeError as error:  # "1 Exception(s) occurred": which, the actors know
+        raised = [actor.exception[0] for actor in net.runtime._messaging_infrastructure.actors if actor.exception]
+        sys.exit(str(raised[0] if raised else error))
     found = {}
     for index, (monitor, (neuron, port)) in enumerate(zip(monitors, watched)):
         values = np.asarray(monitor.get_data()[neuron.name][port.name])[index + 1 : index + 1 + samples]
@@ -179,8 +183,10 @@ def _voltage(group: h5py.Group, x: Tensor) -> Tensor:
         size = prod(-(-(n + 2 * p) // s) for n, p, s in zip(x.shape[2:], padding, stride, strict=True))
         if not 0 < size * len(weight) <= LARGEST_OUTPUT:
             raise MaqdError(f"it has a layer of {size * len(weight)} outputs; expected 1..{LARGEST_OUTPUT}")
-        dilation = tuple(int(n) for n in group["dilation"][()])
-        current = F.conv2d(x, weight, None, stride, padding, dilation, int(group["groups"][()]))
+        dilation, count = tuple(int(n) for n in group["dilation"][()]), int(group["groups"][()])
+        if count > MOST_GROUPS:
+            raise MaqdError(f"it has a layer of {count} groups; lava-nc counts up to {MOST_GROUPS}")
+        current = F.conv2d(x, weight, None, stride, padding, dilation, count)
         bias = bias[:, None, None]
     u = current * FRACTION
     u = torch.where(u > WRAP, u - 2 * WRAP, torch.where(u <= -WRAP, u + 2 * WRAP, u))

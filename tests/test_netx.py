@@ -382,6 +382,22 @@ def test_what_netx_cannot_express_is_refused_by_name(name: str, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(126, 126), (128, 64), (130, 65), (131, 1)])
+def test_groups_are_joined_until_lava_can_count_them(
+    channels: int, groups: int, random_codes: Callable[..., torch.Tensor], tmp_path: Path
+) -> None:
+    image = ops.Input("in", shape=(1, 4, 4), high=9)
+    conv = ops.Conv2d("conv", ("in",), weights(channels, 1, 3, 3), padding=(1, 1))
+    pool = ops.MaxPool2d("p", ("s",), (2, 2), (2, 2))
+    net = IntegerNetwork([image, conv, spikes("s", "conv", channels, 1), pool, *end("p", 4 * channels)])
+    layer = next(layer for layer in netx_layers(net) if layer.op == "p")
+    assert (layer.groups, layer.weight.shape) == (groups, (channels, channels // groups, 2, 2))
+    exact(net, random_codes, tmp_path)
+    change(tmp_path / "net.net", "layer/2/groups", 128)
+    with pytest.raises(MaqdError, match="a layer of 128 groups; lava-nc counts up to 127"):
+        verify(tmp_path / "net.net", net, random_codes(net, 2))
+
+
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "net.net").write_text("mine")
     with pytest.raises(MaqdError, match="exists; remove it"):
