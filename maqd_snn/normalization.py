@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.pieces import by_pieces
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def batch_statistics(
             f"of shape {tuple(z.shape)} gives {count}; use a larger batch or another normalization"
         )
     mean = by_channel(values).sum(mean_axes, keepdim=True) / extent(z, mean_axes)
-    centred = values - per_position(mean, z.ndim)
-    variance = by_channel(centred.square()).sum(variance_axes, keepdim=True) / extent(z, variance_axes)
+    (squares,) = by_pieces(lambda x, mean: (by_channel((x - per_position(mean, x.ndim)).square()),), values, mean)
+    variance = squares.sum(variance_axes, keepdim=True) / extent(z, variance_axes)
     # Squared in float64: far from zero, the variance is a small difference of large numbers.
     squared = mean.double().square()
     if 1 in variance_axes:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maqd_snn.errors import MaqdError
+from maqd_snn.pieces import by_pieces
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def keep(x: Tensor, span: Span | None) -> Tensor:
     if span.bits is None:
         narrow = span.dtype
         return _narrow(x) if narrow == torch.int16 and x.dtype.itemsize > 2 else x
-    byte = (x if span.low == 0 else x.float() - span.low).to(torch.uint8)
+    low = span.low
+    (byte,) = by_pieces(lambda x: ((x if low == 0 else x.float() - low).to(torch.uint8),), x)
     if span.bits == 8 or len(x) % (8 // span.bits):
         return byte
     packed: Tensor = _pack(byte, span.bits)
@@ -107,9 +109,9 @@ def _(x: Tensor, bits: int) -> Tensor:
 @torch.library.custom_op("maqd_snn::unpack", mutates_args=())
 def _unpack(packed: Tensor, bits: int) -> Tensor:
     per_byte = 8 // bits
-    x = torch.empty_like(torch.cat([packed] * per_byte))
+    x = torch.cat([packed] * per_byte)
     for index, part in enumerate(x.view(per_byte, *packed.shape)):
-        torch.bitwise_right_shift(packed, index * bits, out=part)
+        part.bitwise_right_shift_(index * bits)
     return x.bitwise_and_(2**bits - 1)
 
 
@@ -119,16 +121,20 @@ def _(packed: Tensor, bits: int) -> Tensor:
 
 
 def restore(kept: Tensor, span: Span | None, batch: int, dtype: torch.dtype | None) -> Tensor:
-    """Return the values that `keep` was given, in `dtype`; with None in bytes where it holds them so, else in float32.
+    """Return the values that `keep` was given, in `dtype`; with None as uint8 or int16 where it holds them so.
+
+    Compiled code is given no int16: see `_narrow`. What `keep` does not hold so is float32 with None.
 
     >>> restore(torch.tensor([193], dtype=torch.uint8), Span(0, 1), 8, torch.float32).tolist()
     [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
     """
     if span is None or span.bits is None:
-        return (_widen(kept) if kept.dtype == torch.int16 else kept).to(dtype or torch.float32)
+        if kept.dtype != torch.int16:
+            return kept.to(dtype or torch.float32)
+        return kept if dtype is None and not torch.compiler.is_compiling() else _widen(kept).to(dtype or torch.float32)
     if len(kept) != batch:
         kept = _unpack(kept, span.bits)
     if dtype is None and span.low == 0:
         return kept
     values = kept.to(dtype or torch.float32)
-    return values if span.low == 0 else values + span.low
+    return values if span.low == 0 else values.add_(span.low)

@@ -39,6 +39,7 @@ from maqd_snn.normalization import (
 )
 from maqd_snn.packing import Span, keep, restore
 from maqd_snn.penalty import Fee, taps
+from maqd_snn.pieces import by_pieces
 from maqd_snn.rounding import floor_clip
 from maqd_snn.spike import level, normalize
 from maqd_snn.surrogate import Rectangle, Surrogate, staircase_derivative
@@ -61,7 +62,7 @@ class Step(ABC):
 
     `inputs` are the values it takes. `parameters` are the places of its parameters in the network's list; in place of a
     weight the step is given the weight codes. `needs_inputs` says that the backward pass reads the inputs, and
-    `takes_bytes` that it does not ask for floats: levels come as uint8 where they are kept so.
+    `takes_bytes` that it does not ask for floats: integers come as uint8 or int16 where they are kept so.
     """
 
     name: str
@@ -157,8 +158,8 @@ class Convolution(Step):
         x = x if x.dtype == torch.uint8 else take(x)
         grad, q = take(grad), take(q).contiguous(memory_format=torch.channels_last)
         if self.winograd and grad.device.type == "cpu":
-            of_x = F.conv_transpose2d(grad, q, None, 1, self.padding) if self.inputs[0] != 0 else None
             of_q = weight_gradient(x, grad, self.padding)
+            of_x = F.conv_transpose2d(grad, q, None, 1, self.padding) if self.inputs[0] != 0 else None
         else:
             wanted = (self.inputs[0] != 0, True, False)
             geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
@@ -204,15 +205,19 @@ class NormAndSpike(Step):
     surrogate: Surrogate = Rectangle()  # noqa: RUF009 - frozen
     sum_over_processes: SumOverProcesses | None = None
     needs_inputs = True
+    takes_bytes = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (z,), (gain, bias) = inputs, operands
         of = batch_statistics(z, self.reading, self.name, self.sum_over_processes)
         a, b = batch_coefficients(of.mean, of.variance, gain, bias, self.eps)
-        x = normalize(z, a, b)
-        k = torch.relu(x) if self.n is None else level(x, self.low, self.n)
+        (k,) = by_pieces(self._fire, z, a, b)
         samples = (of.samples,) if isinstance(of.samples, Tensor) else ()
         return k, (of.first, of.second, of.mean, torch.rsqrt(of.variance + self.eps), a, b, *samples)
+
+    def _fire(self, z: Tensor, a: Tensor, b: Tensor) -> Tensors:
+        x = normalize(z, a, b)
+        return (torch.relu(x) if self.n is None else level(x, self.low, self.n),)
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
@@ -223,13 +228,7 @@ class NormAndSpike(Step):
         dL/dz = (h - E[h] - u E[h u])/deviation, the averages being over the axes of mean and variance.
         """
         (z,), (_, _, mean, per_deviation, a, b, *samples), (gain, _) = inputs, extras, operands
-        x, grad = normalize(z, a, b), grad.float()
-        if self.n is None:
-            g = torch.where(x > 0, grad, torch.zeros_like(grad))
-        else:
-            g = grad * staircase_derivative(x * self.n, self.low, self.n, self.surrogate) * self.n
-        u = (z.float() - per_position(mean, z.ndim)) * per_position(per_deviation, z.ndim)
-        of_bias, of_gain = by_channel(g), by_channel(g * u)  # (B, C)
+        g, of_bias, of_gain = by_pieces(self._of_normalized, grad, z, mean, per_deviation, a, b)
         mean_axes, variance_axes = statistic_axes(self.reading)
         h_mean = (gain * of_bias).sum(mean_axes, keepdim=True) / extent(z, mean_axes)
         hu_mean = (gain * of_gain).sum(variance_axes, keepdim=True) / extent(z, variance_axes)
@@ -237,9 +236,33 @@ class NormAndSpike(Step):
             mine = torch.cat([h_mean.flatten(), hu_mean.flatten()]) * len(z)
             both = torch.split(self.sum_over_processes(mine) / samples[0], [h_mean.numel(), hu_mean.numel()])
             h_mean, hu_mean = both[0].view(h_mean.shape), both[1].view(hu_mean.shape)
-        h = g * per_position(gain.unsqueeze(0), z.ndim)
-        of_z = h - per_position(h_mean, z.ndim) - u * per_position(hu_mean, z.ndim)
-        return (of_z * per_position(per_deviation, z.ndim),), (of_gain.sum(0), of_bias.sum(0))
+        (of_z,) = by_pieces(_of_sums, g, z, mean, per_deviation, gain.unsqueeze(0), h_mean, hu_mean, into=(g,))
+        return (of_z,), (of_gain.sum(0), of_bias.sum(0))
+
+    def _of_normalized(
+        self, grad: Tensor, z: Tensor, mean: Tensor, per_deviation: Tensor, a: Tensor, b: Tensor
+    ) -> Tensors:
+        """Return g = dL/dy, and over the positions the sums of g and of g u, (B, C)."""
+        x, grad = normalize(z, a, b), grad.float()
+        if self.n is None:
+            g = torch.where(x > 0, grad, torch.zeros_like(grad))
+        else:
+            g = grad * staircase_derivative(x * self.n, self.low, self.n, self.surrogate) * self.n
+        return g, by_channel(g), by_channel(g * _standardized(z, mean, per_deviation))
+
+
+def _standardized(z: Tensor, mean: Tensor, per_deviation: Tensor) -> Tensor:
+    return (z.float() - per_position(mean, z.ndim)) * per_position(per_deviation, z.ndim)
+
+
+def _of_sums(
+    g: Tensor, z: Tensor, mean: Tensor, per_deviation: Tensor, gain: Tensor, h_mean: Tensor, hu_mean: Tensor
+) -> Tensors:
+    """Return dL/dz, given g = dL/dy, E[h] and E[h u]."""
+    u = _standardized(z, mean, per_deviation)
+    h = g * per_position(gain, z.ndim)
+    of_z = h - per_position(h_mean, z.ndim) - u * per_position(hu_mean, z.ndim)
+    return (of_z * per_position(per_deviation, z.ndim),)
 
 
 @dataclass(frozen=True)
@@ -274,14 +297,19 @@ class MaxPool(Pool):
             best, where = F.max_pool2d(x, self.kernel, self.stride, self.padding, return_indices=True)
             return best, (where.to(torch.int32),)
         (kh, kw), (height, width) = self.kernel, (n // k for n, k in zip(self.size, self.kernel, strict=True))
-        x = x[:, :, : height * kh, : width * kw]
+        best, first = by_pieces(self._maxima, x[:, :, : height * kh, : width * kw])
+        return best, (keep(first, self._places),)
+
+    def _maxima(self, x: Tensor) -> Tensors:
+        """Return the maximum of each window and its place."""
+        kh, kw = self.kernel
         best = x[:, :, ::kh, ::kw]
         first = torch.zeros_like(best)  # in floating point, which fuses better than mixed types
         for index in range(1, kh * kw):
             candidate = x[:, :, index // kw :: kh, index % kw :: kw]
             first = torch.where(candidate > best, torch.full_like(first, index), first)
             best = torch.maximum(best, candidate)
-        return best, (keep(first, self._places),)
+        return best, first
 
     @property
     def _places(self) -> Span:
@@ -475,45 +503,62 @@ class Tape:
         values = {0: x.contiguous(memory_format=torch.channels_last)}
         kept, extras = [], []
         for index, step in enumerate(self.steps):
-            inputs = [values[used] for used in step.inputs]
-            value, extra = step.forward(inputs, [operands[place] for place in step.parameters])
-            values[index + 1] = value
+            mine = [operands[place] for place in step.parameters]
+            values[index + 1], extra = step.forward([values[used] for used in step.inputs], mine)
             extras.append(extra)
             if watch is not None:
-                watch(step.name, value.float())
-            for used in sorted(set(step.inputs)):
+                watch(step.name, values[index + 1].float())
+            for used in sorted(set(step.inputs)):  # no name may hold a value any longer
                 if not any(used in later.inputs for later in self.steps[index + 1 :]):
-                    value = values.pop(used)
                     if used in self.kept:
-                        kept.append(keep(value, self.spans[used]))
+                        kept.append(keep(values[used], self.spans[used]))
+                    del values[used]
         return values[len(self.steps)] + operands[-1], kept, extras
 
     def backward(
         self,
         grad: Tensor,
-        kept: Sequence[Tensor],
+        kept: list[Tensor],
         extras: Sequence[Tensors],
         operands: Sequence[Tensor],
         parameters: Sequence[Tensor],
     ) -> list[Tensor]:
-        """Return the gradients of the parameters, given that of the logits."""
+        """Return the gradients of the parameters, given that of the logits; the list `kept` is emptied."""
         batch = len(grad)
         store = dict(zip(self.kept, kept, strict=True))
+        kept.clear()
         grads: dict[int, Tensor] = {len(self.steps): grad}
         found: dict[int, Tensor] = {}
         for index in range(len(self.steps) - 1, -1, -1):
-            step = self.steps[index]
-            reads = step.inputs if step.needs_inputs else ()
-            inputs = [self._value(used, store, operands, batch, step.takes_bytes) for used in reads]
-            mine = [operands[place] for place in step.parameters]
-            of_inputs, of_operands = step.backward(grads.pop(index + 1), inputs, extras[index], mine)
-            found.update(zip(step.parameters, of_operands, strict=True))
-            for used, of in zip(step.inputs, of_inputs, strict=True):
-                if of is not None and used != 0:
-                    grads[used] = grads[used] + of if used in grads else of
+            store.pop(index + 1, None)  # read by later steps only
+            self._step_back(index, grads, found, store, extras[index], operands, batch)
         for of_codes in self.codes:
             found[of_codes.place] = of_codes.backward(found[of_codes.place], parameters[of_codes.place])
         return [found[place] for place in range(len(parameters))]
+
+    def _step_back(
+        self,
+        index: int,
+        grads: dict[int, Tensor],
+        found: dict[int, Tensor],
+        store: Mapping[int, Tensor],
+        extras: Tensors,
+        operands: Sequence[Tensor],
+        batch: int,
+    ) -> None:
+        """Take the gradient of a step's output out of `grads`; put those of its inputs there, of operands in `found`.
+
+        A function of its own, so that when the next step runs no name holds a value or a gradient any longer.
+        """
+        step = self.steps[index]
+        reads = step.inputs if step.needs_inputs else ()
+        inputs = [self._value(used, store, operands, batch, step.takes_bytes) for used in reads]
+        mine = [operands[place] for place in step.parameters]
+        of_inputs, of_operands = step.backward(grads.pop(index + 1), inputs, extras, mine)
+        found.update(zip(step.parameters, of_operands, strict=True))
+        for used, of in zip(step.inputs, of_inputs, strict=True):
+            if of is not None and used != 0:
+                grads[used] = grads[used] + of if used in grads else of
 
     def _value(
         self, index: int, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int, as_bytes: bool = False

@@ -209,6 +209,7 @@ class _Run(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         saved = iter(ctx.saved_tensors)
+        ctx.maybe_clear_saved_tensors()  # unless the graph is retained, so that the tape can let go of them one by one
         of_kept, of_extras, of_operands = ctx.lengths
         kept = [next(saved) for _ in range(of_kept)]
         extras = [tuple(next(saved) for _ in range(length)) for length in of_extras]
