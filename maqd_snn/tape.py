@@ -335,6 +335,11 @@ class MaxPool(Pool):
         return (self._spread(spread),), ()
 
 
+# Values beside the largest gradients, that take no more memory but leave it in order: glibc finds room for an aligned
+# block only where there is some more than its size, so never where a block of the same size was.
+ROOM = 64
+
+
 @torch.library.custom_op("maqd_snn::spread_maxima", mutates_args=())
 def spread_maxima(grad: Tensor, first: Tensor, kernel: list[int], size: list[int]) -> Tensor:
     """Return the image (B, C, H, W) that has each gradient where the maximum of its window was, and zeros elsewhere.
@@ -347,7 +352,9 @@ def spread_maxima(grad: Tensor, first: Tensor, kernel: list[int], size: list[int
     kh, kw = kernel
     height, width = grad.shape[2] * kh, grad.shape[3] * kw
     new = torch.empty if [height, width] == list(size) else torch.zeros  # a rest at the borders is zero
-    image = new(len(grad), *size, grad.shape[1], dtype=grad.dtype, device=grad.device).permute(0, 3, 1, 2)
+    shape = (len(grad), *size, grad.shape[1])
+    roomy = new(math.prod(shape) + ROOM, dtype=grad.dtype, device=grad.device)
+    image = roomy[: math.prod(shape)].view(shape).permute(0, 3, 1, 2)
     for place in range(kh * kw):
         torch.mul(grad, first == place, out=image[:, :, place // kw : height : kh, place % kw : width : kw])
     return image

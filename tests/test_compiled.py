@@ -48,7 +48,7 @@ def test_a_step_traces_without_a_break(make_model, random_codes, monkeypatch, fa
     """Traced with the backend that only records, so that what is tested here is the graph and not the compiler."""
     compile_ = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda f, fullgraph, dynamic: compile_(f, fullgraph=fullgraph, backend="aot_eager")
+        torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=fullgraph, backend="aot_eager")
     )
     model = make_model(family, 3, 3, **options).train()
     plain, codes = copy.deepcopy(model), random_codes(model)

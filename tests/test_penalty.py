@@ -129,7 +129,7 @@ def test_it_traces_without_a_break(make_model, random_codes, monkeypatch):
     torch.compiler.reset()
     compile_ = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda f, fullgraph, dynamic: compile_(f, fullgraph=True, backend="aot_eager")
+        torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=True, backend="aot_eager")
     )
     model = make_model("vgg", 2, 3, plan="4-M-4-M", pool_first=True).train()
     plain, codes = copy.deepcopy(model), random_codes(model)

@@ -183,8 +183,12 @@ class _Functions:
         if not compiled:
             return cls(tape.operands, tape.forward, tape.backward)
 
+        # In the order of the tape: the compiler would put off the gradients of weights until the end, where they are
+        # read, and so keep what they are computed from.
+        options = {"reorder_for_locality": False}
+
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-            return torch.compile(function, fullgraph=True, dynamic=False)
+            return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
         return cls(fused(tape.operands), fused(tape.forward), fused(tape.backward))
 
