@@ -128,9 +128,7 @@ def test_a_batch_in_parts_pays_the_same(tmp_path):
 def test_it_traces_without_a_break(make_model, random_codes, monkeypatch):
     torch.compiler.reset()
     compile_ = torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=True, backend="aot_eager")
-    )
+    monkeypatch.setattr(torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=True, backend="aot_eager"))
     model = make_model("vgg", 2, 3, plan="4-M-4-M", pool_first=True).train()
     plain, codes = copy.deepcopy(model), random_codes(model)
     labels = torch.arange(len(codes)) % 3
