@@ -183,8 +183,8 @@ class _Functions:
         if not compiled:
             return cls(tape.operands, tape.forward, tape.backward)
 
-        # In the order of the tape: the compiler would put off the gradients of weights until the end, where they are
-        # read, and so keep what they are computed from.
+        # In the order of the tape: the compiler would put the gradients of weights off to the end, where they are read,
+        # and so keep what they are computed from.
         options = {"reorder_for_locality": False}
 
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
