@@ -53,7 +53,8 @@ def test_what_is_cut_and_what_is_not(monkeypatch) -> None:
         (same,) = by_pieces(add, x, shared, into=(x,))
     assert seen == 2 * [(2, 1), (2, 1), (1, 1)]
     assert same is x
-    assert torch.equal(found, torch.arange(15.0).view(5, 3) + 1) and torch.equal(x, found)
+    assert torch.equal(found, torch.arange(15.0).view(5, 3) + 1)
+    assert torch.equal(x, found)
     seen.clear()
     by_pieces(add, x.requires_grad_(), shared)
     assert seen == [(5, 1)]  # autograd keeps what each piece makes
