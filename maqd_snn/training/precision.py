@@ -185,7 +185,7 @@ class _Functions:
 
         # In the order of the tape: the compiler would put the gradients of weights off to the end, where they are read,
         # and so keep what they are computed from.
-        options = {"reorder_for_locality": False}
+        options: dict[str, Any] = {"reorder_for_locality": False}
 
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
             return torch.compile(function, fullgraph=True, dynamic=False, options=options)
