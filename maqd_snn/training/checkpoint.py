@@ -1,7 +1,7 @@
 """Checkpoints in safetensors: tensors and JSON, never pickle; written atomically, the one before it kept.
 
-A file holds named tensors (`model.*`, `best.*`, `optimizer.<parameter>.<state>`, `random.*`, `ranks`) and one JSON text
-under the metadata key `state`.
+A file holds named tensors (`model.*`, `average.*`, `best.*`, `optimizer.<parameter>.<state>`, `random.*`, `ranks`) and
+one JSON text under the metadata key `state`.
 """
 
 import json

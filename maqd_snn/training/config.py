@@ -28,7 +28,8 @@ class Recipe:
         zero_point: input code that stands for zero; None takes the mean code of the training images.
         epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
-        label_smoothing: in [0, 1). augment: a name of `AUGMENTATIONS`.
+        label_smoothing: in [0, 1). ema: decay of a moving average of the parameters, in [0, 1), which is then what is
+        validated and kept, see `training.averaging`; 0 for none. augment: a name of `AUGMENTATIONS`.
         batch_size: of one step, over all devices together. accumulate: in how many parts, one after the other, each
         device takes its share of it; normalizations then see the samples of one part.
         sync_stats: normalizations take the statistics of all devices' samples together; else each those of its own.
@@ -64,6 +65,7 @@ class Recipe:
     schedule: str = "onecycle"
     warmup: float = 0.25
     label_smoothing: float = 0.1
+    ema: float = 0.0
     augment: str = "none"
     accumulate: int = 1
     sync_stats: bool = False
@@ -100,7 +102,7 @@ class Recipe:
             raise MaqdError(f"synops_penalty must be a finite number from 0, got {self.synops_penalty}")
         if self.synops_penalty and self.norm == "groupnorm":
             raise MaqdError("synops_penalty needs a normalization that folds, got groupnorm")
-        for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing"):
+        for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing", "ema"):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
 

@@ -25,6 +25,7 @@ from maqd_snn.graph import SpikingNetwork, Watch
 from maqd_snn.models import build
 from maqd_snn.normalization import FoldableNorm
 from maqd_snn.training.augment import AUGMENTATIONS
+from maqd_snn.training.averaging import Average
 from maqd_snn.training.checkpoint import (
     load_model,
     load_optimizer,
@@ -229,6 +230,7 @@ class Training:
     def __init__(self, recipe: Recipe, splits: Splits, out: Path, execution: Execution, team: Team) -> None:
         self.recipe, self.out, self.execution, self.team = recipe, out, execution, team
         self.model = build_model(recipe, splits).to(team.device)
+        self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.norms = [module for module in self.model.modules() if isinstance(module, FoldableNorm)]
         if recipe.sync_stats:
             for norm in self.norms:
@@ -266,6 +268,11 @@ class Training:
     def taken(self) -> int:
         """Steps done in all epochs."""
         return (self.epoch - 1) * self.steps + self.step
+
+    @property
+    def judged(self) -> SpikingNetwork:
+        """The network that is validated and kept: the one under training, or that of the averaged parameters."""
+        return self.model if self.average is None else self.average.network
 
     def run(self, flag: StopFlag, quiet: bool) -> None:
         """Train to the end; raises Stopped, with everything saved, where the flag goes up."""
@@ -315,9 +322,11 @@ class Training:
             if stop:
                 self._leave(stop)
         self._share_statistics()
+        if self.average is not None:
+            self.average.take_statistics(self.codes, self.labels, self.order)
         # Alone, a stop need not wait for the evaluation; of several, some might leave while others wait for them.
         stopped = (lambda: flag.number != 0) if self.team.size == 1 else (lambda: False)
-        measured = evaluate(self.model, self.validation, self.team, stopped, self.recipe.label_smoothing)
+        measured = evaluate(self.judged, self.validation, self.team, stopped, self.recipe.label_smoothing)
         if measured is None:
             self._leave(flag.number)
         self._end_epoch(measured, progress, board)
@@ -327,9 +336,8 @@ class Training:
 
     def _end_epoch(self, measured: Evaluation, progress: Progress, board: Board | None) -> None:
         if not math.isfinite(measured.loss):
-            where = first_not_finite(
-                self.model.eval(), self.model, [self.validation.codes[:EVAL_BATCH].to(self.team.device)]
-            )
+            judged = self.judged.eval()
+            where = first_not_finite(judged, judged, [self.validation.codes[:EVAL_BATCH].to(self.team.device)])
             raise MaqdError(
                 f"the validation loss became {measured.loss} in epoch {self.epoch}: "
                 f"{where or 'no layer of the first batch shows it'}; lower --lr and start again"
@@ -355,7 +363,7 @@ class Training:
         self.history.append(entry)
         self.layers += layers
         if best(self.history) is entry:
-            self.best_tensors = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best_tensors = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
         taken = self.taken
         self._begin_epoch(self.epoch + 1)
         self._save()
@@ -411,6 +419,8 @@ class Training:
             raise MaqdError(self._what_broke(loss_sum.item() / recipe.accumulate, parts))
         self.stepper.step()
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.taken)
         if due:
             self._save()
         return stop
@@ -474,6 +484,7 @@ class Training:
             self._take_statistics(ranks.mean(0))  # in the file, the model has the average
             tensors = {
                 **with_prefix("model", {name: t.clone() for name, t in self.model.state_dict().items()}),
+                **({} if self.average is None else with_prefix("average", self.average.network.state_dict())),
                 **with_prefix("best", self.best_tensors),
                 **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
                 "random.data": self.generator.get_state(),
@@ -509,6 +520,8 @@ class Training:
         if not same_recipe(state.get("recipe"), self.recipe):
             raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
         load_model(self.model, under_prefix("model", tensors), where)
+        if self.average is not None:
+            load_model(self.average.network, under_prefix("average", tensors), where)
         load_optimizer(self.optimizer, under_prefix("optimizer", tensors), where)
         self.best_tensors = {n: t.to(self.team.device) for n, t in under_prefix("best", tensors).items()}
         self.history = _records(Epoch, state.get("history"), where)

@@ -1,0 +1,124 @@
+"""Pieces of the method that act while training: averaged parameters."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from maqd_snn import MaqdError, fold
+from maqd_snn.datasets import load_splits
+from maqd_snn.training import Execution, Recipe, build_model, fit
+from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.loop import CHECKPOINT, Training, evaluate
+
+SMALL = Recipe(
+    name="small", dataset="digits", plan="8-M-16-M", norm="lbn-channel-mean", epochs=3, batch_size=64, augment="shift1"
+)
+QUIET = Execution(quiet=True)
+
+# Each field that changes what a training does, once.
+PIECES = {"ema": {"ema": 0.9}}
+
+
+@pytest.fixture(scope="module")
+def few():
+    """A few of the digits: five steps an epoch."""
+    splits = load_splits("digits")
+
+    def first(part, count):
+        return replace(part, codes=part.codes[:count], labels=part.labels[:count])
+
+    return replace(
+        splits, train=first(splits.train, 320), validation=first(splits.validation, 90), test=first(splits.test, 90)
+    )
+
+
+def trained(recipe, splits, out, **options):
+    out.mkdir(exist_ok=True)
+    return fit(recipe, splits, out, execution=QUIET, **options)
+
+
+def same(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+class Halt(Exception):  # noqa: N818
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("halt", [4, 7, 13])
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few, tmp_path, monkeypatch, piece, halt):
+    recipe = replace(SMALL, **PIECES[piece])
+    expected = trained(recipe, few, tmp_path / "whole")
+    assert not same(expected.model, trained(SMALL, few, tmp_path / "without").model)
+    take = Training._train_step
+
+    def run_out(training, *arguments):
+        if training.taken >= halt:
+            raise Halt
+        return take(training, *arguments)
+
+    monkeypatch.setattr(Training, "_train_step", run_out)
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(Halt):
+        fit(recipe, few, tmp_path / "parts", execution=Execution(quiet=True, checkpoint_steps=2, checkpoint_seconds=0))
+    monkeypatch.undo()
+    resumed = trained(recipe, few, tmp_path / "parts", resume=True)
+    assert same(resumed.model, expected.model)
+    assert [replace(entry, seconds=0) for entry in resumed.history] == [
+        replace(entry, seconds=0) for entry in expected.history
+    ]
+    assert torch.equal(fold(expected.model)(few.test.codes), expected.model(few.test.codes).long())
+
+
+def test_the_average_is_that_of_the_parameters_after_every_step(few, tmp_path, monkeypatch):
+    seen = []
+    take = Training._train_step
+
+    def noting(training, *arguments):
+        if not seen:
+            seen.append([p.detach().double().clone() for p in training.model.parameters()])
+        stop = take(training, *arguments)
+        seen.append([p.detach().double().clone() for p in training.model.parameters()])
+        return stop
+
+    monkeypatch.setattr(Training, "_train_step", noting)
+    trained(replace(SMALL, ema=0.6), few, tmp_path / "run")
+    expected = seen[0]
+    for step, parameters in enumerate(seen[1:], start=1):
+        d = min(0.6, (1 + step) / (10 + step))
+        expected = [d * average + (1 - d) * p for average, p in zip(expected, parameters, strict=True)]
+    tensors, _ = read_tensors(tmp_path / "run" / CHECKPOINT)
+    names = [name for name, _ in build_model(SMALL, few).named_parameters()]
+    for name, average, last in zip(names, expected, seen[-1], strict=True):
+        torch.testing.assert_close(tensors[f"average.{name}"].double(), average, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(tensors[f"model.{name}"].double(), last, rtol=0, atol=0)
+
+
+def test_the_averaged_network_is_what_is_validated_and_kept_with_statistics_of_its_own(few, tmp_path):
+    result = trained(replace(SMALL, ema=0.9), few, tmp_path / "run")
+    measured = evaluate(result.model, few.validation, label_smoothing=SMALL.label_smoothing)
+    assert (measured.loss, measured.accuracy) == (result.best.validation_loss, result.best.validation_accuracy)
+    tensors, state = read_tensors(tmp_path / "run" / CHECKPOINT)
+    assert result.best.epoch == SMALL.epochs == state["epoch"] - 1  # so the average of the end is the one kept
+    for name, tensor in result.model.state_dict().items():
+        assert torch.equal(tensor, tensors[f"average.{name}"])
+    assert not torch.equal(tensors["average.parts.conv1.weight"], tensors["model.parts.conv1.weight"])
+    # The first accumulators of all training images, as they are, have this mean in each channel.
+    z = result.model.part("conv1")(result.model.centred(few.train.codes)).double()
+    norm = result.model.part("spike1").norm
+    torch.testing.assert_close(norm.running_mean, z.mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(norm.running_second_moment[0], z.square().mean(), rtol=1e-5, atol=0)
+
+
+def test_without_a_decay_there_is_no_average(few, tmp_path):
+    trained(replace(SMALL, max_steps=2), few, tmp_path / "run")
+    assert not any(name.startswith("average") for name in read_tensors(tmp_path / "run" / CHECKPOINT)[0])
+
+
+@pytest.mark.parametrize(("values", "message"), [({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0")])
+def test_impossible_pieces_are_refused(values, message):
+    with pytest.raises(MaqdError, match=message):
+        replace(SMALL, **values)
