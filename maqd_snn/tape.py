@@ -121,6 +121,22 @@ class Operands:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What of a quantized network a step leaves in float.
+
+    Attributes:
+        float_acts: the ramp clip(n*y, low, n) in place of the levels. float_weights: v/s in place of the codes.
+        Rounding alone is left out, and the clipping of weights, so that sums stay on their scale.
+    """
+
+    float_acts: bool = False
+    float_weights: bool = False
+
+
+QUANTIZED = Stage()
+
+
+@dataclass(frozen=True)
 class Convolution(Step):
     """z = sum over taps of q * x, with these `numbers`, or in 8 bits (forward only, exact).
 
@@ -196,7 +212,10 @@ class MatrixProduct(Step):
 
 @dataclass(frozen=True)
 class NormAndSpike(Step):
-    """k = clip(floor(n*(a*z + b) + 1/2), low, n) with the statistics of the batch; without levels max(0, a*z + b)."""
+    """k = clip(floor(n*(a*z + b) + 1/2), low, n) with the statistics of the batch; without levels max(0, a*z + b).
+
+    With `ramp` nothing is rounded: clip(n*(a*z + b), low, n).
+    """
 
     reading: Reading = READINGS["layer"]
     eps: float = 1e-5
@@ -204,8 +223,19 @@ class NormAndSpike(Step):
     n: int | None = 1
     surrogate: Surrogate = Rectangle()  # noqa: RUF009 - frozen
     sum_over_processes: SumOverProcesses | None = None
+    ramp: bool = False
     needs_inputs = True
     takes_bytes = True
+
+    def _level(self, x: Tensor) -> Tensor:
+        if self.n is None:
+            return torch.relu(x)
+        return (x * self.n).clamp(self.low, self.n) if self.ramp else level(x, self.low, self.n)
+
+    def _slope(self, v: Tensor, n: int) -> Tensor:
+        if self.ramp:
+            return ((v >= self.low) & (v <= n)).to(v.dtype)
+        return staircase_derivative(v, self.low, n, self.surrogate)
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (z,), (gain, bias) = inputs, operands
@@ -216,8 +246,7 @@ class NormAndSpike(Step):
         return k, (of.first, of.second, of.mean, torch.rsqrt(of.variance + self.eps), a, b, *samples)
 
     def _fire(self, z: Tensor, a: Tensor, b: Tensor) -> Tensors:
-        x = normalize(z, a, b)
-        return (torch.relu(x) if self.n is None else level(x, self.low, self.n),)
+        return (self._level(normalize(z, a, b)),)
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
@@ -247,7 +276,7 @@ class NormAndSpike(Step):
         if self.n is None:
             g = torch.where(x > 0, grad, torch.zeros_like(grad))
         else:
-            g = grad * staircase_derivative(x * self.n, self.low, self.n, self.surrogate) * self.n
+            g = grad * self._slope(x * self.n, self.n) * self.n
         return g, by_channel(g), by_channel(g * _standardized(z, mean, per_deviation))
 
 
@@ -448,7 +477,10 @@ class Scores(Step):
 
 @dataclass(frozen=True)
 class Codes:
-    """How the weight in this place of the network's list becomes codes; `states` None keeps the standardized floats."""
+    """How the weight in this place of the network's list becomes codes.
+
+    `states` None keeps the standardized floats, over the step if there is one.
+    """
 
     place: int
     states: int | None
@@ -456,16 +488,18 @@ class Codes:
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the codes in the smallest type that holds them."""
-        q = standardize(weight)
-        if self.states is not None:
-            top = largest_weight_code(self.states)
-            q = weight_codes(q, self.states, self.step).to(Span(-top, top).dtype)
-        return q
+        v = standardize(weight)
+        if self.states is None:
+            return v if self.step is None else v / self.step
+        top = largest_weight_code(self.states)
+        return weight_codes(v, self.states, self.step).to(Span(-top, top).dtype)
 
     def backward(self, grad: Tensor, weight: Tensor) -> Tensor:
         """Return the gradient of the weight, given that of its codes."""
         if self.states is not None:
             grad = weight_codes_backward(grad, standardize(weight), self.states, self.step)
+        elif self.step is not None:
+            grad = grad / self.step
         return standardize_backward(grad, weight)
 
 
@@ -583,7 +617,10 @@ CHEAP_FAN_IN = 64
 
 @dataclass(frozen=True)
 class At:
-    """Where a part stands: its name, the values it takes with spans and shapes, the places of its parameters."""
+    """Where a part stands: its name, the values it takes with spans and shapes, the places of its parameters.
+
+    And how it is to compute: in which numbers, and in which stage.
+    """
 
     name: str
     inputs: tuple[int, ...]
@@ -591,6 +628,7 @@ class At:
     spans: tuple[Span | None, ...]
     shapes: tuple[tuple[int, ...], ...]
     operands: Operands
+    stage: Stage
 
     @property
     def wiring(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
@@ -608,6 +646,8 @@ Built = tuple[Step, Span | None, tuple[int, ...]]  # the step, and the span and 
 
 
 def _symmetric(part: layers.Part, at: At) -> Span | None:
+    if at.stage.float_weights and isinstance(part, layers.QuantizedProduct):
+        return None
     bound = part.plan(*(None if span is None else max(abs(span.low), abs(span.high)) for span in at.spans))
     return None if bound is None else Span(-bound, bound)
 
@@ -616,8 +656,9 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
     outputs, inputs, kh, kw = part.weight.shape
     size = output_size(at.image, (kh, kw), part.stride, part.padding, part.dilation)
     span, int8 = at.spans[0], False
-    if at.operands.int8 and part.states is not None and span is not None and span.low >= 0:
-        int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(part.states))
+    states = None if at.stage.float_weights else part.states
+    if at.operands.int8 and states is not None and span is not None and span.low >= 0:
+        int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(states))
     winograd = part.groups == 1 and at.operands.dtype == torch.float32
     step = Convolution(
         *at.wiring,
@@ -642,8 +683,9 @@ def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
     if isinstance(norm, GroupNorm):
         raise MaqdError(f"{at.name}: group normalization has no written-out step; train with model(codes) itself")
     low, n = (0, None) if part.states is None else (part.low, part.n)
-    step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes)
-    return step, (None if n is None else Span(low, n)), at.shapes[0]
+    ramp = at.stage.float_acts
+    step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes, ramp)
+    return step, (None if n is None or ramp else Span(low, n)), at.shapes[0]
 
 
 def _pooled(part: layers.Pool2d, at: At) -> tuple[int, ...]:
@@ -687,13 +729,14 @@ RULES: Mapping[type[layers.Part], Callable[[Any, At], Built]] = MappingProxyType
 )
 
 
-def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0) -> Tape:
+def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0, stage: Stage = QUANTIZED) -> Tape:
     """Return the training step of the network.
 
     Args:
         model: the network. Its normalizations' `sum_over_processes` are taken as they are now.
         operands: in which numbers products run. The last one, whose sums become logits, always runs in float32.
         penalty: weight of the share of connections that carry a spike, see `maqd_snn.penalty`; it acts on gradients.
+        stage: what is left in float; there are no spikes to pay for where activations are.
 
     Raises:
         MaqdError: a part of a class that `RULES` does not have.
@@ -726,10 +769,11 @@ def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0) -> 
             tuple(spans[used] for used in inputs),
             tuple(shapes[used] for used in inputs),
             Operands() if last else operands,
+            stage,
         )
         step, span, shape = RULES[type(part)](part, at)
         if isinstance(part, layers.QuantizedProduct):
-            codes.append(Codes(parameters[0], part.states, part.step))
+            codes.append(Codes(parameters[0], None if stage.float_weights else part.states, part.step))
         steps.append(step)
         spans.append(span)
         shapes.append(shape)

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maqd_snn import MaqdError, SpikingNetwork, layers
+from maqd_snn.diagnosis import GROUPS, members, switched
 from maqd_snn.graph import InputSpec, Node
 from maqd_snn.normalization import LayerBatchNorm
 from maqd_snn.surrogate import SURROGATES, Rectangle
-from maqd_snn.tape import Operands, tape_of
+from maqd_snn.tape import QUANTIZED, Operands, Stage, tape_of
 from maqd_snn.training.precision import prepare
 from maqd_snn.winograd import weight_gradient
 
@@ -70,6 +71,40 @@ def test_a_step_equals_the_plain_one(make_model, random_codes, case: str, precis
 def test_every_surrogate(make_model, random_codes, surrogate, states: int, signed: bool) -> None:
     model = make_model("vgg", states, 3, signed=signed, surrogate=surrogate)
     assert_same_step(model, random_codes(model))
+
+
+STAGES = {
+    "acts": (Stage(float_acts=True), ("activations",)),
+    "weights": (Stage(float_weights=True), ("weights", "first", "last")),
+    "both": (Stage(True, True), tuple(GROUPS)),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
+@pytest.mark.parametrize("case", ["vgg", "vgg-4-2", "signed", "pool-first", "float-activations", "float-weights"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_the_network_with_those_parts_in_float(
+    make_model, random_codes, stage: str, case: str, precision: str
+) -> None:
+    family, act_states, weight_states, options = CASES[case]
+    model = make_model(family, act_states, weight_states, **options).train()
+    what, groups = STAGES[stage]
+    plain = switched(model, [name for group in groups for name in members(model, group)]).train()
+    codes, forward = random_codes(model), prepare(model, precision)
+    with torch.no_grad():
+        forward(codes)  # a step of another stage before
+    model.load_state_dict(dict(zip(model.state_dict(), plain.state_dict().values(), strict=True)))
+    forward.stage = what
+    expected, found = plain(codes), forward(codes)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    theirs = gradients(plain, expected).values()
+    for (name, ours), of in zip(gradients(model, found).items(), theirs, strict=True):
+        assert float((ours - of).abs().max()) <= 5e-5 * float(of.abs().max()) + 1e-8, name
+    for (name, buffer), of in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer, of, rtol=1e-5, atol=1e-5, msg=name)
+    forward.stage = QUANTIZED
+    whole = copy.deepcopy(model)
+    torch.testing.assert_close(forward(codes), whole(codes), rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_that_does_not_fill_bytes(make_model, random_codes) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of the method that act while training: averaged parameters."""
+"""Pieces of the method that act while training: averaged parameters, states that come later."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
-from maqd_snn.training import Execution, Recipe, build_model, fit
+from maqd_snn.training import Execution, Recipe, build_model, fit, loop
 from maqd_snn.training.checkpoint import read_tensors
 from maqd_snn.training.loop import CHECKPOINT, Training, evaluate
 
@@ -17,7 +17,10 @@ SMALL = Recipe(
 QUIET = Execution(quiet=True)
 
 # Each field that changes what a training does, once.
-PIECES = {"ema": {"ema": 0.9}}
+PIECES = {
+    "ema": {"ema": 0.9},
+    "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,57 @@ def test_without_a_decay_there_is_no_average(few, tmp_path):
     assert not any(name.startswith("average") for name in read_tensors(tmp_path / "run" / CHECKPOINT)[0])
 
 
-@pytest.mark.parametrize(("values", "message"), [({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0")])
+def whole(x):
+    return bool((x == x.round()).all())
+
+
+def test_states_come_after_their_share_of_the_steps(few, tmp_path, monkeypatch):
+    """Weights have theirs from step 4 of 15 on, activations from step 8 on."""
+    seen = []
+    take = Training._train_step
+
+    def noting(training, *arguments):
+        stop = take(training, *arguments)
+        outputs = {}
+        with torch.no_grad():  # in the stage of the step
+            training.forward(few.train.codes[:64], outputs.__setitem__)
+        seen.append((whole(outputs["conv1"]), whole(outputs["spike1"])))
+        return stop
+
+    monkeypatch.setattr(Training, "_train_step", noting)
+    trained(replace(SMALL, **PIECES["states in stages"]), few, tmp_path / "run")
+    assert seen == [(False, False)] * 3 + [(True, False)] * 4 + [(True, True)] * 8
+
+
+def test_a_float_twin_has_no_stages(few, tmp_path):
+    staged = replace(SMALL, **PIECES["states in stages"], max_steps=2).twin()
+    plain = replace(SMALL, max_steps=2).twin()
+    assert same(trained(staged, few, tmp_path / "staged").model, trained(plain, few, tmp_path / "plain").model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_compiled_training_goes_through_its_stages(few, tmp_path, monkeypatch):
+    torch.compiler.reset()
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, fullgraph, dynamic: compile_(f, fullgraph=True, backend="aot_eager")
+    )
+    monkeypatch.setattr(loop, "cpp_compiler", lambda: "found")
+    recipe = replace(SMALL, plan="4-M-4", max_steps=4, weight_states_from=0.25, act_states_from=0.5)
+    compiled = trained(replace(recipe, compile=True), few, tmp_path / "compiled").model.state_dict()
+    for name, tensor in trained(recipe, few, tmp_path / "plain").model.state_dict().items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
+        ({"act_states_from": 1.0}, r"act_states_from must lie in \[0, 1\), got 1.0"),
+        ({"weight_states_from": -0.1}, r"weight_states_from must lie in \[0, 1\), got -0.1"),
+        ({"act_states_from": 0.5, "norm": "groupnorm"}, "act_states_from needs a normalization that folds"),
+    ],
+)
 def test_impossible_pieces_are_refused(values, message):
     with pytest.raises(MaqdError, match=message):
         replace(SMALL, **values)

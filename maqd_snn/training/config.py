@@ -25,6 +25,8 @@ class Recipe:
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
         layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain,
         weight_step, pool_first: see `build`.
+        act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
+        trained in float, see `tape.Stage`; what is validated, kept and folded always has its states.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
         epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
@@ -54,6 +56,8 @@ class Recipe:
     gain: float | None = 1.0
     weight_step: float | None = None
     pool_first: bool = False
+    act_states_from: float = 0.0
+    weight_states_from: float = 0.0
     zero_point: int | None = None
     epochs: int = 10
     batch_size: int = 128
@@ -100,9 +104,13 @@ class Recipe:
             raise MaqdError(f"lr must be a finite number above 0, got {self.lr}")
         if not 0 <= self.synops_penalty < math.inf:
             raise MaqdError(f"synops_penalty must be a finite number from 0, got {self.synops_penalty}")
-        if self.synops_penalty and self.norm == "groupnorm":
-            raise MaqdError("synops_penalty needs a normalization that folds, got groupnorm")
-        for field_name in ("weight_decay", "momentum", "warmup", "label_smoothing", "ema"):
+        for field_name in ("synops_penalty", "act_states_from", "weight_states_from"):
+            if getattr(self, field_name) and self.norm == "groupnorm":
+                raise MaqdError(f"{field_name} needs a normalization that folds, got groupnorm")
+        for field_name in (
+            *("weight_decay", "momentum", "warmup", "label_smoothing", "ema"),
+            *("act_states_from", "weight_states_from"),
+        ):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
 

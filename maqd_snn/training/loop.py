@@ -40,7 +40,8 @@ from maqd_snn.training.config import Recipe
 from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
-from maqd_snn.training.precision import PlainForward, cpp_compiler, prepare
+from maqd_snn.training.precision import PlainForward, TrainingForward, cpp_compiler, prepare
+from maqd_snn.training.schedules import stage_at
 from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
 from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
@@ -382,9 +383,12 @@ class Training:
         """Take one step, save where that is due, and return the number of a signal that asked to stop, or 0."""
         recipe, team = self.recipe, self.team
         augment, schedule = AUGMENTATIONS[recipe.augment], SCHEDULES[recipe.schedule]
-        self.lr = recipe.lr * schedule(self.taken / self.total, recipe.warmup)
+        progress = self.taken / self.total
+        self.lr = recipe.lr * schedule(progress, recipe.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+        if isinstance(self.forward, TrainingForward):
+            self.forward.stage = stage_at(recipe, progress)
         # Drawn for the whole batch, whoever takes which part of it.
         chosen = self.order[self.step * recipe.batch_size :][: self.batch]
         drawn = augment.draw(len(chosen), self.generator)

@@ -17,7 +17,7 @@ from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.layers import NormSpike, QuantizedProduct
 from maqd_snn.normalization import FoldableNorm, GroupNorm
-from maqd_snn.tape import Operands, Tape, Tensors, tape_of
+from maqd_snn.tape import QUANTIZED, Operands, Stage, Tape, Tensors, tape_of
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def written_out(model: SpikingNetwork) -> bool:
 class TrainingForward(nn.Module):
     """codes (B, C, H, W) -> logits (B, classes) of the model in training mode; see `prepare`.
 
-    `rounded_shares` holds, for every product of a bfloat16 step that was watched, the share of its sums above 256, the
-    ones that bfloat16 rounds.
+    `stage` may be set between two steps. `rounded_shares` holds, for every product of a bfloat16 step that was watched,
+    the share of its sums above 256, the ones that bfloat16 rounds.
     """
 
     def __init__(self, model: SpikingNetwork, precision: str, compiled: bool, penalty: float = 0.0) -> None:
@@ -112,9 +112,10 @@ class TrainingForward(nn.Module):
         self.precision = PRECISIONS[precision]
         self.compiled = compiled
         self.penalty = penalty
+        self.stage = QUANTIZED
         self.rounded_shares: dict[str, float] = {}
         self._tape: Tape | None = None
-        self._sums: list[Any] = []
+        self._written_for: tuple[Stage, list[Any]] | None = None
         self._weights: tuple[list[tuple[int, int]], list[Tensor]] | None = None
         norms = (part.norm if isinstance(part, NormSpike) else None for part in map(model.part, model.names))
         self._norms = [norm if isinstance(norm, FoldableNorm) else None for norm in norms]
@@ -139,12 +140,13 @@ class TrainingForward(nn.Module):
         return operands
 
     def tape(self) -> Tape:
-        """Return the steps; written anew where the statistics have come to be those of several processes."""
+        """Return the steps; written anew for another stage, or statistics that have come to be of several processes."""
         sums = [norm and norm.sum_over_processes for norm in self._norms]
-        if self._tape is None or sums != self._sums:
+        if self._tape is None or self._written_for != (self.stage, sums):
             operands = self.operands_on(next(self.model.parameters()).device.type)
-            self._tape, self._sums = tape_of(self.model, operands, self.penalty), sums
+            self._tape, self._written_for = tape_of(self.model, operands, self.penalty, self.stage), (self.stage, sums)
             self._functions = _Functions.of(self._tape, self.compiled and not any(sums))
+            self._weights = None
         return self._tape
 
     def operands(self, parameters: Sequence[Tensor]) -> list[Tensor]:

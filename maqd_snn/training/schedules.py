@@ -1,0 +1,15 @@
+"""What changes while a training runs. Each is a pure function of its progress, so there is nothing to resume."""
+
+from maqd_snn.tape import Stage
+from maqd_snn.training.config import Recipe
+
+
+def stage_at(recipe: Recipe, progress: float) -> Stage:
+    """Return what is still in float at `progress` in [0, 1): the share of the steps that are done.
+
+    >>> recipe = Recipe(name="late", dataset="digits", weight_states_from=0.2, act_states_from=0.5)
+    >>> [stage_at(recipe, progress) for progress in (0.0, 0.2, 0.5)]  # doctest: +NORMALIZE_WHITESPACE
+    [Stage(float_acts=True, float_weights=True), Stage(float_acts=True, float_weights=False),
+     Stage(float_acts=False, float_weights=False)]
+    """
+    return Stage(progress < recipe.act_states_from, progress < recipe.weight_states_from)
