@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError, unknown_name
 
@@ -184,6 +184,37 @@ def widened(surrogate: Surrogate, width: float) -> Surrogate:
     if isinstance(surrogate, Rectangle | Triangle):
         return replace(surrogate, width=surrogate.width * width)
     return Widened(surrogate, width)
+
+
+@final
+class Annealed(nn.Module):
+    """h(u) = base(u/w)/w, as `Widened`, with a width w that may be changed between two steps: `width.fill_(w)`.
+
+    The width is a tensor, so that compiled code reads it anew. It moves with the model and is no part of its state.
+
+    Raises:
+        MaqdError: a width that is not a finite number above 0.
+
+    >>> surrogate = Annealed(Triangle(), 2.0)
+    >>> before = surrogate.derivative(torch.zeros(1)).item()
+    >>> _ = surrogate.width.fill_(1.0)
+    >>> before, surrogate.derivative(torch.zeros(1)).item()
+    (0.5, 1.0)
+    """
+
+    width: Tensor
+
+    def __init__(self, base: Surrogate, width: float) -> None:
+        super().__init__()
+        _check_positive("width", width)
+        self.base = base
+        self.register_buffer("width", torch.tensor(float(width)), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.base}, width={float(self.width)}"
+
+    def derivative(self, u: Tensor) -> Tensor:
+        return self.base.derivative(u / self.width) / self.width
 
 
 SURROGATES: Mapping[str, Callable[[], Surrogate]] = MappingProxyType(

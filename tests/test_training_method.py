@@ -1,4 +1,4 @@
-"""Pieces of the method that act while training: averaged parameters, states that come later."""
+"""Pieces of the method that act while training: averages, states that come later, surrogates."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import torch
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
+from maqd_snn.surrogate import Annealed
 from maqd_snn.training import Execution, Recipe, build_model, fit, loop
 from maqd_snn.training.checkpoint import read_tensors
 from maqd_snn.training.loop import CHECKPOINT, Training, evaluate
@@ -20,6 +21,7 @@ QUIET = Execution(quiet=True)
 PIECES = {
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
+    "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},
 }
 
 
@@ -150,22 +152,49 @@ def test_a_float_twin_has_no_stages(few, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_compiled_training_goes_through_its_stages(few, tmp_path, monkeypatch):
+def test_a_compiled_training_goes_through_its_stages_and_widths(few, tmp_path, monkeypatch):
     torch.compiler.reset()
     compile_ = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda f, fullgraph, dynamic: compile_(f, fullgraph=True, backend="aot_eager")
     )
     monkeypatch.setattr(loop, "cpp_compiler", lambda: "found")
-    recipe = replace(SMALL, plan="4-M-4", max_steps=4, weight_states_from=0.25, act_states_from=0.5)
+    stages = {"weight_states_from": 0.25, "act_states_from": 0.5}
+    recipe = replace(SMALL, plan="4-M-4", max_steps=4, **stages, **PIECES["annealed surrogate"])
     compiled = trained(replace(recipe, compile=True), few, tmp_path / "compiled").model.state_dict()
     for name, tensor in trained(recipe, few, tmp_path / "plain").model.state_dict().items():
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    constant = trained(replace(recipe, surrogate_width_end=2.0), few, tmp_path / "constant").model.state_dict()
+    assert float((constant["parts.conv1.weight"] - compiled["parts.conv1.weight"]).abs().max()) > 1e-3
+
+
+def test_the_surrogate_changes_its_width_evenly(few, tmp_path, monkeypatch):
+    seen = []
+    derivative = Annealed.derivative
+
+    def noting(surrogate, u):
+        seen.append((derivative(surrogate, u), derivative(Annealed(surrogate.base, 2.0 - len(seen) // 2 * 0.25), u)))
+        return seen[-1][0]
+
+    monkeypatch.setattr(Annealed, "derivative", noting)
+    recipe = replace(SMALL, max_steps=6, **PIECES["annealed surrogate"])
+    result = trained(recipe, few, tmp_path / "run")
+    assert len(seen) == 12  # two layers, six steps: 2, 1.75, ..., 0.75
+    assert all(torch.equal(found, expected) and bool(found.any()) for found, expected in seen)
+    assert "width" not in " ".join(result.model.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["triangle", "sigmoid"])
+def test_a_width_that_ends_where_it_began_is_a_constant_one(few, tmp_path, kind):
+    wide = replace(SMALL, surrogate=kind, surrogate_width=2.0, max_steps=3)
+    annealed = trained(replace(wide, surrogate_width_end=2.0), few, tmp_path / "annealed").model
+    assert same(annealed, trained(wide, few, tmp_path / "constant").model)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"surrogate_width_end": 0.0}, "surrogate_width_end must be a finite number above 0, or none, got 0.0"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
         ({"act_states_from": 1.0}, r"act_states_from must lie in \[0, 1\), got 1.0"),
         ({"weight_states_from": -0.1}, r"weight_states_from must lie in \[0, 1\), got -0.1"),

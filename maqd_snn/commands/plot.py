@@ -46,7 +46,7 @@ def _run(options: Options) -> int:
         figures["weights"] = plots.histograms(plots.weight_counts(net), f"{title}: weight codes", "code")
         figures["levels"] = plots.histograms(levels, f"{title}: levels on {LEVEL_IMAGES} validation images", "level")
         figures["surrogate"] = plots.surrogate_shape(
-            recipe.surrogate, recipe.act_states, recipe.signed, title, recipe.surrogate_width
+            recipe.surrogate, recipe.act_states, recipe.signed, title, recipe.last_surrogate_width
         )
     for name, figure in figures.items():
         plots.save(figure, out / PLOTS[name])

@@ -24,7 +24,7 @@ class Recipe:
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
         layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain,
-        weight_step, pool_first: see `build`.
+        weight_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
@@ -53,6 +53,7 @@ class Recipe:
     norm: str = "lbn"
     surrogate: str = "rectangle"
     surrogate_width: float = 1.0
+    surrogate_width_end: float | None = None
     gain: float | None = 1.0
     weight_step: float | None = None
     pool_first: bool = False
@@ -104,6 +105,10 @@ class Recipe:
             raise MaqdError(f"lr must be a finite number above 0, got {self.lr}")
         if not 0 <= self.synops_penalty < math.inf:
             raise MaqdError(f"synops_penalty must be a finite number from 0, got {self.synops_penalty}")
+        if not 0 < self.last_surrogate_width < math.inf:
+            raise MaqdError(
+                f"surrogate_width_end must be a finite number above 0, or none, got {self.surrogate_width_end}"
+            )
         for field_name in ("synops_penalty", "act_states_from", "weight_states_from"):
             if getattr(self, field_name) and self.norm == "groupnorm":
                 raise MaqdError(f"{field_name} needs a normalization that folds, got groupnorm")
@@ -113,6 +118,11 @@ class Recipe:
         ):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
+
+    @property
+    def last_surrogate_width(self) -> float:
+        """How wide the surrogate is in the end."""
+        return self.surrogate_width if self.surrogate_width_end is None else self.surrogate_width_end
 
     @property
     def foldable(self) -> bool:

@@ -24,6 +24,7 @@ from maqd_snn.files import remove_temporaries, write_text
 from maqd_snn.graph import SpikingNetwork, Watch
 from maqd_snn.models import build
 from maqd_snn.normalization import FoldableNorm
+from maqd_snn.surrogate import Annealed, as_surrogate
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.averaging import Average
 from maqd_snn.training.checkpoint import (
@@ -41,7 +42,7 @@ from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_fini
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
 from maqd_snn.training.precision import PlainForward, TrainingForward, cpp_compiler, prepare
-from maqd_snn.training.schedules import stage_at
+from maqd_snn.training.schedules import stage_at, width_at
 from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
 from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
@@ -87,6 +88,8 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
     """Return the recipe's untrained network for this data; its weights depend on the seed alone."""
     card = splits.train.card
     torch.manual_seed(recipe.seed)
+    width = recipe.last_surrogate_width
+    annealed = None if recipe.surrogate_width_end is None else Annealed(as_surrogate(recipe.surrogate), width)
     return build(
         recipe.model,
         input_shape=card.shape,
@@ -97,8 +100,8 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
         plan=recipe.plan,
         signed=recipe.signed,
         norm=recipe.norm,
-        surrogate=recipe.surrogate,
-        surrogate_width=recipe.surrogate_width,
+        surrogate=annealed or recipe.surrogate,
+        surrogate_width=1.0 if annealed else width,
         gain=recipe.gain,
         weight_step=recipe.weight_step,
         pool_first=recipe.pool_first,
@@ -233,6 +236,7 @@ class Training:
         self.model = build_model(recipe, splits).to(team.device)
         self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.norms = [module for module in self.model.modules() if isinstance(module, FoldableNorm)]
+        self.annealed = next((module for module in self.model.modules() if isinstance(module, Annealed)), None)
         if recipe.sync_stats:
             for norm in self.norms:
                 norm.sum_over_processes = team.sum_over_processes
@@ -389,6 +393,8 @@ class Training:
             group["lr"] = self.lr
         if isinstance(self.forward, TrainingForward):
             self.forward.stage = stage_at(recipe, progress)
+        if self.annealed is not None:
+            self.annealed.width.fill_(width_at(recipe, progress))
         # Drawn for the whole batch, whoever takes which part of it.
         chosen = self.order[self.step * recipe.batch_size :][: self.batch]
         drawn = augment.draw(len(chosen), self.generator)

@@ -13,3 +13,14 @@ def stage_at(recipe: Recipe, progress: float) -> Stage:
      Stage(float_acts=False, float_weights=False)]
     """
     return Stage(progress < recipe.act_states_from, progress < recipe.weight_states_from)
+
+
+def width_at(recipe: Recipe, progress: float) -> float:
+    """Return how wide the surrogate is at `progress`: on a line from `surrogate_width` to `surrogate_width_end`.
+
+    >>> recipe = Recipe(name="narrower", dataset="digits", surrogate_width=2.0, surrogate_width_end=0.5)
+    >>> [width_at(recipe, progress) for progress in (0.0, 0.5)]
+    [2.0, 1.25]
+    """
+    start, end = recipe.surrogate_width, recipe.last_surrogate_width
+    return start + (end - start) * progress
