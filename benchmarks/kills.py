@@ -22,8 +22,8 @@ import torch
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
-from maqd_snn.runs import MODEL, machine
-from maqd_snn.training.checkpoint import previous, read_tensors
+from maqd_snn.runs import machine
+from maqd_snn.training.checkpoint import MODEL, previous, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 
 CHECKPOINT_STEPS = 7

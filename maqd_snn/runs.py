@@ -37,17 +37,11 @@ from maqd_snn.profiles import Profile
 from maqd_snn.reporting.samples import sample_records
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
-from maqd_snn.training.checkpoint import load_model, previous, read_tensors, write_tensors
+from maqd_snn.training.checkpoint import MODEL, load_model, previous, read_tensors, write_tensors
 from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches
 from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
 
-RECIPE, NETWORK, MODEL, REPORT_JSON, REPORT_HTML = (
-    "recipe.json",
-    "network.h5",
-    "model.safetensors",
-    "report.json",
-    "report.html",
-)
+RECIPE, NETWORK, REPORT_JSON, REPORT_HTML = "recipe.json", "network.h5", "report.json", "report.html"
 DIAGNOSIS_JSON, DIAGNOSIS_PNG = "diagnosis.json", "diagnosis.png"
 COUNTS_CSV, ENERGY_CSV, REPORT_TEX = "counts.csv", "energy.csv", "report.tex"
 REPORT_SCHEMA = 1
@@ -129,7 +123,8 @@ def train(
     result = fit(recipe, splits, out, resume, quiet, execution, team, after_epoch)
     history = [asdict(entry) for entry in result.history]
     if result.writer:
-        write_tensors(out / MODEL, result.model.state_dict(), {"recipe": asdict(recipe), "history": history})
+        state = {"recipe": asdict(recipe), "history": history, **_teacher(result)}
+        write_tensors(out / MODEL, result.model.state_dict(), state)
     return result
 
 
@@ -176,12 +171,18 @@ def _provenance(recipe: Recipe, result: Fit, net: IntegerNetwork, check: FoldChe
     return {
         **net.provenance,
         "recipe": asdict(recipe),
+        **_teacher(result),
         "best_epoch": result.best.epoch,
         "validation_accuracy": result.best.validation_accuracy,
         "history": [asdict(entry) for entry in result.history],
         "fold_check": asdict(check),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _teacher(result: Fit) -> dict[str, Any]:
+    """Return the fingerprint of the teacher, whose folder the recipe names; nothing where there was none."""
+    return {} if result.teacher is None else {"teacher_sha256": result.teacher}
 
 
 def simulate_run(net: IntegerNetwork, splits: Splits) -> SimulationReport:

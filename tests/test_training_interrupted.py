@@ -11,8 +11,7 @@ import time
 import pytest
 import torch
 
-from maqd_snn.runs import MODEL
-from maqd_snn.training.checkpoint import previous, read_tensors
+from maqd_snn.training.checkpoint import MODEL, previous, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 
 TRAIN = [sys.executable, "-m", "maqd_snn", "train", "digits", "--plan", "4-M-8-M", "--epochs", "6", "--quiet"]

@@ -1,15 +1,21 @@
-"""Pieces of the method that act while training: averages, states that come later, surrogates."""
+"""Pieces of the method that act while training: averages, states that come later, surrogates, teachers."""
 
+import hashlib
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from maqd_snn import MaqdError, fold
+from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
+from maqd_snn.runs import fold_run, train
 from maqd_snn.surrogate import Annealed
 from maqd_snn.training import Execution, Recipe, build_model, fit, loop
-from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.checkpoint import MODEL, read_tensors, write_tensors
 from maqd_snn.training.loop import CHECKPOINT, Training, evaluate
 
 SMALL = Recipe(
@@ -22,6 +28,7 @@ PIECES = {
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
     "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},
+    "distillation": {"distillation": 0.5},  # with the teacher of the fixture
 }
 
 
@@ -36,6 +43,14 @@ def few():
     return replace(
         splits, train=first(splits.train, 320), validation=first(splits.validation, 90), test=first(splits.test, 90)
     )
+
+
+@pytest.fixture(scope="module")
+def twin(few, tmp_path_factory):
+    """The folder of a trained float twin."""
+    out = tmp_path_factory.mktemp("twin")
+    train(replace(SMALL, epochs=2).twin(), few, out, execution=QUIET)
+    return out
 
 
 def trained(recipe, splits, out, **options):
@@ -54,8 +69,8 @@ class Halt(Exception):  # noqa: N818
 
 @pytest.mark.parametrize("halt", [4, 7, 13])
 @pytest.mark.parametrize("piece", PIECES)
-def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few, tmp_path, monkeypatch, piece, halt):
-    recipe = replace(SMALL, **PIECES[piece])
+def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few, twin, tmp_path, monkeypatch, piece, halt):
+    recipe = replace(SMALL, **PIECES[piece], teacher=str(twin) if piece == "distillation" else None)
     expected = trained(recipe, few, tmp_path / "whole")
     assert not same(expected.model, trained(SMALL, few, tmp_path / "without").model)
     take = Training._train_step
@@ -191,9 +206,88 @@ def test_a_width_that_ends_where_it_began_is_a_constant_one(few, tmp_path, kind)
     assert same(annealed, trained(wide, few, tmp_path / "constant").model)
 
 
+@pytest.mark.parametrize("teacher_states", [None, 4])
+def test_a_step_follows_the_labels_and_the_teacher(few, tmp_path, teacher_states):
+    """One step of plain SGD, against the equation and autograd; the teacher may be quantized itself."""
+    taught_by = replace(SMALL, plan="16", act_states=teacher_states, weight_states=teacher_states, epochs=1)
+    teacher = train(taught_by, few, tmp_path, execution=QUIET).model
+    share, t, lr = 0.3, 2.0, 0.5
+    recipe = replace(
+        SMALL,
+        **{"augment": "none", "optimizer": "sgd", "momentum": 0.0, "lr": lr, "schedule": "cosine", "warmup": 0.0},
+        **{"weight_decay": 0.0, "max_steps": 1, "teacher": str(tmp_path)},
+        **{"distillation": share, "temperature": t},
+    )
+    found = trained(recipe, few, tmp_path / "run").model
+    student = build_model(recipe, few).train()
+    order = torch.randperm(320, generator=torch.Generator().manual_seed(1))  # of epoch 1 and seed 0
+    codes, labels = few.train.codes[order[:64]], few.train.labels[order[:64]]
+    logits = student(codes)
+    with torch.no_grad():
+        p = torch.softmax(teacher.readout.logits(teacher(codes)).double() / t, 1)
+    q = torch.softmax(logits.double() / t, 1)
+    soft = t**2 * (p * (p / q).log()).sum(1).mean()
+    hard = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    ((1 - share) * hard + share * soft).backward()
+    for (name, ours), theirs in zip(found.named_parameters(), student.parameters(), strict=True):
+        step = lr * theirs.grad
+        assert float((ours - (theirs - step)).detach().abs().max()) <= 1e-4 * float(step.abs().max()) + 1e-7, name
+    assert float(soft.detach()) > 0.01  # so that a wrong share would be seen
+
+
+def test_the_teacher_of_a_run_is_on_record_and_stays_the_same(few, twin, tmp_path):
+    recipe = replace(SMALL, max_steps=6, teacher=str(twin), distillation=0.5)
+    out = tmp_path / "run"
+    out.mkdir()
+    result = train(recipe, few, out, execution=QUIET)
+    digest = hashlib.sha256((twin / MODEL).read_bytes()).hexdigest()
+    assert read_tensors(out / MODEL)[1]["teacher_sha256"] == result.teacher == digest
+    provenance = fold_run(recipe, few, result, out).provenance
+    assert (provenance["teacher_sha256"], provenance["recipe"]["teacher"]) == (digest, str(twin))
+    moved = tmp_path / "twin"
+    shutil.copytree(twin, moved)
+    other = replace(recipe, teacher=str(moved))
+    trained(other, few, tmp_path / "other")
+    trained(other, few, tmp_path / "other", resume=True)
+    train(replace(SMALL, max_steps=1).twin(), few, moved, execution=QUIET)
+    with pytest.raises(MaqdError, match="was taught by another network than the one that .*twin' holds now"):
+        trained(other, few, tmp_path / "other", resume=True)
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(twin, tmp_path, capsys):
+    def refusal(teacher):
+        options = ["--teacher", str(teacher), "--distillation", "0.5", "--out", str(tmp_path / "run")]
+        assert main(["train", "digits", *options]) == 2
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
+    assert "there is no checkpoint" in refusal(tmp_path / "nowhere")
+    tensors, state = read_tensors(twin / MODEL)
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    write_tensors(folder / MODEL, tensors, {**state, "recipe": {**state["recipe"], "dataset": "cifar100"}})
+    assert re.search(
+        r"was trained on cifar100, but digits has inputs \(1, 8, 8\) and 10 classes of its own", refusal(folder)
+    )
+    write_tensors(folder / MODEL, tensors, {**state, "recipe": {**state["recipe"], "plan": "9"}})
+    assert "does not fit the model of its recipe" in refusal(folder)
+    write_tensors(folder / MODEL, tensors, {})
+    assert "holds no recipe" in refusal(folder)
+    (folder / MODEL).write_bytes(b"PK")
+    assert "is not a usable checkpoint" in refusal(folder)
+
+
+def test_a_twin_has_no_teacher():
+    assert replace(SMALL, teacher="runs/twin", distillation=0.5).twin() == SMALL.twin()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"distillation": 1.5, "teacher": "runs/x"}, r"distillation must lie in \[0, 1\], got 1.5"),
+        ({"distillation": 0.5}, "teacher and distillation go together.*got None and 0.5"),
+        ({"teacher": "runs/x"}, "teacher and distillation go together.*got 'runs/x' and 0.0"),
+        ({"temperature": 0.0}, "temperature must be a finite number above 0, got 0.0"),
         ({"surrogate_width_end": 0.0}, "surrogate_width_end must be a finite number above 0, or none, got 0.0"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
         ({"act_states_from": 1.0}, r"act_states_from must lie in \[0, 1\), got 1.0"),

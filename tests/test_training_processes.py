@@ -14,9 +14,8 @@ import torch
 from maqd_snn import MaqdError
 from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
-from maqd_snn.runs import MODEL
 from maqd_snn.training import Execution, fit, get_recipe
-from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.checkpoint import MODEL, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 from maqd_snn.training.team import Alone, join
 

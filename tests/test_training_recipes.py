@@ -11,9 +11,9 @@ from maqd_snn import IntegerNetwork, load
 from maqd_snn.cli import main
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.datasets.registry import find_entry
-from maqd_snn.runs import MODEL, NETWORK, check_folding, read_model
+from maqd_snn.runs import NETWORK, check_folding, read_model
 from maqd_snn.training import RECIPES, get_recipe
-from maqd_snn.training.checkpoint import read_tensors
+from maqd_snn.training.checkpoint import MODEL, read_tensors
 
 NAMED = {
     *("digits", "mnist", "mnist10k", "cifar10-small", "cifar10-vgg", "cifar10-resnet"),

@@ -198,6 +198,7 @@ def start_run(options: Options) -> Started | int:
     from maqd_snn.training import build_model
     from maqd_snn.training.launch import launch
     from maqd_snn.training.loop import shares
+    from maqd_snn.training.teacher import load_teacher
     from maqd_snn.training.team import join, started_by_torchrun, writes
 
     recipe, execution = chosen_recipe(options), chosen_execution(options)
@@ -208,6 +209,7 @@ def start_run(options: Options) -> Started | int:
         )
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     build_model(recipe, splits)  # what is impossible is refused before anything is written
+    load_teacher(recipe, splits)
     shares(recipe, len(splits.train), execution.processes)
     out: Path = options.out or Path("runs") / (recipe.name + "-twin" * options.twin)
     several = execution.processes > 1 and execution.nodes in (None, 1) and not started_by_torchrun()

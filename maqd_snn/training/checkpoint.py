@@ -20,6 +20,7 @@ from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
 
 VERSION = 1
+MODEL = "model.safetensors"  # the trained model in the folder of a run
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:

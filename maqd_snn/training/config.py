@@ -31,7 +31,10 @@ class Recipe:
         epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
         label_smoothing: in [0, 1). ema: decay of a moving average of the parameters, in [0, 1), which is then what is
-        validated and kept, see `training.averaging`; 0 for none. augment: a name of `AUGMENTATIONS`.
+        validated and kept, see `training.averaging`; 0 for none. teacher: folder of the run of a trained network for
+        the same dataset. distillation: the share of the loss, up to 1, that its outputs have in place of the labels.
+        temperature: what both logits are divided by for it, see `training.teacher`; the losses that are shown are those
+        to the labels. augment: a name of `AUGMENTATIONS`.
         batch_size: of one step, over all devices together. accumulate: in how many parts, one after the other, each
         device takes its share of it; normalizations then see the samples of one part.
         sync_stats: normalizations take the statistics of all devices' samples together; else each those of its own.
@@ -71,6 +74,9 @@ class Recipe:
     warmup: float = 0.25
     label_smoothing: float = 0.1
     ema: float = 0.0
+    teacher: str | None = None
+    distillation: float = 0.0
+    temperature: float = 4.0
     augment: str = "none"
     accumulate: int = 1
     sync_stats: bool = False
@@ -109,6 +115,15 @@ class Recipe:
             raise MaqdError(
                 f"surrogate_width_end must be a finite number above 0, or none, got {self.surrogate_width_end}"
             )
+        if not 0 <= self.distillation <= 1:
+            raise MaqdError(f"distillation must lie in [0, 1], got {self.distillation}")
+        if (self.teacher is None) != (self.distillation == 0):
+            raise MaqdError(
+                f"teacher and distillation go together: a run folder and a share above 0, got {self.teacher!r} and "
+                f"{self.distillation}"
+            )
+        if not 0 < self.temperature < math.inf:
+            raise MaqdError(f"temperature must be a finite number above 0, got {self.temperature}")
         for field_name in ("synops_penalty", "act_states_from", "weight_states_from"):
             if getattr(self, field_name) and self.norm == "groupnorm":
                 raise MaqdError(f"{field_name} needs a normalization that folds, got groupnorm")
@@ -140,8 +155,8 @@ class Recipe:
         return "group normalization" if self.norm == "groupnorm" else "partly float"
 
     def twin(self) -> "Recipe":
-        """Return the float twin: the same network with float weights and ReLU, trained in the same way."""
-        return replace(self, act_states=None, weight_states=None)
+        """Return the float twin: the same network with float weights and ReLU, trained in the same way, untaught."""
+        return replace(self, act_states=None, weight_states=None, teacher=None, distillation=0.0)
 
     def quantization(self) -> Quantization:
         """Return the states, normalization and surrogate that the model is built with; raises MaqdError."""

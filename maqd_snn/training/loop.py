@@ -22,11 +22,11 @@ from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import remove_temporaries, write_text
 from maqd_snn.graph import SpikingNetwork, Watch
-from maqd_snn.models import build
 from maqd_snn.normalization import FoldableNorm
-from maqd_snn.surrogate import Annealed, as_surrogate
+from maqd_snn.surrogate import Annealed
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.averaging import Average
+from maqd_snn.training.building import build_model
 from maqd_snn.training.checkpoint import (
     load_model,
     load_optimizer,
@@ -44,6 +44,7 @@ from maqd_snn.training.optimize import SCHEDULES, make_optimizer
 from maqd_snn.training.precision import PlainForward, TrainingForward, cpp_compiler, prepare
 from maqd_snn.training.schedules import stage_at, width_at
 from maqd_snn.training.stop import StopFlag, Stopped, stop_flag
+from maqd_snn.training.teacher import load_teacher
 from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
 
@@ -59,7 +60,8 @@ AfterEpoch = Callable[[Sequence[Epoch]], None]
 class Fit:
     """The outcome of a training: the model of the best epoch, in eval mode on the CPU, and what every epoch measured.
 
-    `writer` says whether this process, of those that trained together, is the one that writes.
+    `writer` says whether this process, of those that trained together, is the one that writes. `teacher` is the
+    fingerprint of the network that it learned from, or None.
     """
 
     model: SpikingNetwork
@@ -67,6 +69,7 @@ class Fit:
     layers: tuple[LayerEpoch, ...]
     best: Epoch
     writer: bool
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,44 +80,6 @@ class Evaluation:
     accuracy: float
     spike_rate: float
     spike_rates: Mapping[str, float]
-
-
-def mean_code(dataset: ImageDataset) -> int:
-    """Return the mean input code of the images, rounded half up."""
-    return math.floor(float(dataset.codes.double().mean()) + 0.5)
-
-
-def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
-    """Return the recipe's untrained network for this data; its weights depend on the seed alone."""
-    card = splits.train.card
-    torch.manual_seed(recipe.seed)
-    width = recipe.last_surrogate_width
-    annealed = None if recipe.surrogate_width_end is None else Annealed(as_surrogate(recipe.surrogate), width)
-    return build(
-        recipe.model,
-        input_shape=card.shape,
-        classes=len(card.classes),
-        act_states=recipe.act_states,
-        weight_states=recipe.weight_states,
-        edge_states=recipe.edge_states,
-        plan=recipe.plan,
-        signed=recipe.signed,
-        norm=recipe.norm,
-        surrogate=annealed or recipe.surrogate,
-        surrogate_width=1.0 if annealed else width,
-        gain=recipe.gain,
-        weight_step=recipe.weight_step,
-        pool_first=recipe.pool_first,
-        zero_point=_zero_point(recipe, splits.train),
-        input_range=(card.low, card.high),
-        input_kind=card.kind,
-    )
-
-
-def _zero_point(recipe: Recipe, train: ImageDataset) -> int:
-    if recipe.zero_point is not None:
-        return recipe.zero_point
-    return 0 if train.card.kind == "events" else mean_code(train)  # no event is no input
 
 
 def batches(dataset: ImageDataset, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -233,6 +198,9 @@ class Training:
 
     def __init__(self, recipe: Recipe, splits: Splits, out: Path, execution: Execution, team: Team) -> None:
         self.recipe, self.out, self.execution, self.team = recipe, out, execution, team
+        self.teacher = load_teacher(recipe, splits)
+        if self.teacher is not None:
+            self.teacher.model.to(team.device)
         self.model = build_model(recipe, splits).to(team.device)
         self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.norms = [module for module in self.model.modules() if isinstance(module, FoldableNorm)]
@@ -304,8 +272,17 @@ class Training:
         for norm in self.norms:
             norm.sum_over_processes = None
         return Fit(
-            self.model.cpu().eval(), tuple(self.history), tuple(self.layers), best(self.history), self.team.writer
+            self.model.cpu().eval(),
+            tuple(self.history),
+            tuple(self.layers),
+            best(self.history),
+            self.team.writer,
+            self._taught_by,
         )
+
+    @property
+    def _taught_by(self) -> str | None:
+        return None if self.teacher is None else self.teacher.fingerprint
 
     def _begin_epoch(self, epoch: int) -> None:
         self.epoch, self.step, self.seconds = epoch, 0, 0.0
@@ -415,9 +392,10 @@ class Training:
             with nullcontext() if last else team.gradients_stay(self.replica):
                 logits = self.replica(codes, watch)
                 loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-                team.backward(loss / recipe.accumulate)
+                aim = loss if self.teacher is None else self.teacher.mixed(loss, logits, codes)
+                team.backward(aim / recipe.accumulate)
             with torch.no_grad():
-                loss_sum += loss
+                loss_sum += aim
                 self.sums[0] += loss.double() * len(labels)
                 self.sums[1] += (logits.argmax(1) == labels).sum()
                 self.sums[2] += len(labels)
@@ -504,6 +482,7 @@ class Training:
             self._take_statistics(own)
             state = {
                 "recipe": asdict(self.recipe),
+                "teacher": self._taught_by,
                 "history": [asdict(entry) for entry in self.history],
                 "layers": [asdict(layer) for layer in self.layers],
                 "epoch": self.epoch,
@@ -529,6 +508,11 @@ class Training:
             print(f"{str(self.out / CHECKPOINT)!r} is damaged; continuing from {where!r}", file=sys.stderr)
         if not same_recipe(state.get("recipe"), self.recipe):
             raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
+        if state.get("teacher") != self._taught_by:
+            raise MaqdError(
+                f"{where!r} was taught by another network than the one that {self.recipe.teacher!r} holds now; give "
+                "another --out, or put the teacher back"
+            )
         load_model(self.model, under_prefix("model", tensors), where)
         if self.average is not None:
             load_model(self.average.network, under_prefix("average", tensors), where)
