@@ -6,7 +6,8 @@ v is the level that arrives at the product (behind any pooling), m_l the largest
 position (stride, padding, dilation and groups included), D the dense MACs of those products. With two states and
 max-pools |v|/m is 0 or 1 and S is exactly SynOps / dense MACs; a graded level k of n counts as k/n of an event, so that
 a step down pulls towards silence: min(1, k), the exact count, has no slope above the first level. Its gradient with
-respect to v goes on through pools and the surrogate as the loss's own does.
+respect to v goes on through pools and the surrogate as the loss's own does. What the loss is given is
+penalty * max(0, S - target): below the target spikes are free.
 
 Axis letters: B batch, C channels, H height, W width.
 """
@@ -53,6 +54,10 @@ class Fee:
     def connections(self) -> int:
         """Connections of one input channel: its dense MACs."""
         return sum(self.rows) * sum(self.columns) * self.channels
+
+    def cost(self, x: Tensor) -> Tensor:
+        """Return penalty times the part of S that the values x have, (B, C, H, W) or (B, I)."""
+        return (self.gradient(x) * x.float()).sum()
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return d(penalty * S)/dx for the values x, (B, C, H, W) or (B, I)."""

@@ -140,8 +140,7 @@ QUANTIZED = Stage()
 class Convolution(Step):
     """z = sum over taps of q * x, with these `numbers`, or in 8 bits (forward only, exact).
 
-    `winograd` lets a CPU compute the gradient of q with fewer multiplications. With a `fee`, what spikes cost is added
-    to the gradient of x.
+    `winograd` lets a CPU compute the gradient of q with fewer multiplications.
     """
 
     stride: Pair = (1, 1)
@@ -152,7 +151,6 @@ class Convolution(Step):
     int8: bool = False
     kernel: Pair = (1, 1)
     winograd: bool = False
-    fee: Fee | None = None
     needs_inputs = True
     takes_bytes = True
 
@@ -180,19 +178,14 @@ class Convolution(Step):
             wanted = (self.inputs[0] != 0, True, False)
             geometry = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
             of_x, of_q, _ = torch.ops.aten.convolution_backward(grad, x.to(grad.dtype), q, None, *geometry, wanted)
-        if of_x is not None:
-            of_x = give(of_x)
-            if self.fee is not None:
-                of_x = of_x + self.fee.gradient(x)
-        return (of_x,), (give(of_q).float(),)
+        return (None if of_x is None else give(of_x),), (give(of_q).float(),)
 
 
 @dataclass(frozen=True)
 class MatrixProduct(Step):
-    """z = q x, with these `numbers`; with a `fee`, what spikes cost is added to the gradient of x."""
+    """z = q x, with these `numbers`."""
 
     numbers: Operands = Operands()
-    fee: Fee | None = None
     needs_inputs = True
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
@@ -205,8 +198,6 @@ class MatrixProduct(Step):
         take, give = self.numbers.take, self.numbers.give
         grad = take(grad)
         of_x = give(grad @ take(operands[0])) if self.inputs[0] != 0 else None
-        if self.fee is not None and of_x is not None:
-            of_x = of_x + self.fee.gradient(inputs[0])
         return (of_x,), (give(grad.t() @ take(inputs[0])).float(),)
 
 
@@ -513,6 +504,8 @@ class Tape:
         spans: the range of every value; None for floats.
         kept: the values that are kept, in bits; the backward pass reads them.
         repeated: the values that it computes again, each from a kept one.
+        fees: by step, what its input costs if it is spikes that cost something. free: what may be spent for nothing;
+        fees are charged when all of them together cost more.
     """
 
     steps: tuple[Step, ...]
@@ -520,6 +513,8 @@ class Tape:
     spans: tuple[Span | None, ...]
     kept: tuple[int, ...]
     repeated: tuple[int, ...]
+    fees: tuple[Fee | None, ...] = ()
+    free: float = 0.0
 
     def operands(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return the parameters with codes in place of the weights; last a zero, or NaN if any parameter is not finite.
@@ -568,11 +563,12 @@ class Tape:
         batch = len(grad)
         store = dict(zip(self.kept, kept, strict=True))
         kept.clear()
+        charged = self._charged(store, operands, batch)
         grads: dict[int, Tensor] = {len(self.steps): grad}
         found: dict[int, Tensor] = {}
         for index in range(len(self.steps) - 1, -1, -1):
             store.pop(index + 1, None)  # read by later steps only
-            self._step_back(index, grads, found, store, extras[index], operands, batch)
+            self._step_back(index, grads, found, store, extras[index], operands, batch, charged)
         for of_codes in self.codes:
             found[of_codes.place] = of_codes.backward(found[of_codes.place], parameters[of_codes.place])
         return [found[place] for place in range(len(parameters))]
@@ -586,6 +582,7 @@ class Tape:
         extras: Tensors,
         operands: Sequence[Tensor],
         batch: int,
+        charged: Tensor | float,
     ) -> None:
         """Take the gradient of a step's output out of `grads`; put those of its inputs there, of operands in `found`.
 
@@ -597,9 +594,23 @@ class Tape:
         mine = [operands[place] for place in step.parameters]
         of_inputs, of_operands = step.backward(grads.pop(index + 1), inputs, extras, mine)
         found.update(zip(step.parameters, of_operands, strict=True))
+        fee = self.fees[index] if self.fees else None
+        if fee is not None and of_inputs[0] is not None:
+            of_inputs = (of_inputs[0] + fee.gradient(inputs[0]) * charged,)
         for used, of in zip(step.inputs, of_inputs, strict=True):
             if of is not None and used != 0:
                 grads[used] = grads[used] + of if used in grads else of
+
+    def _charged(self, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int) -> Tensor | float:
+        """Return 1 where fees are charged, 0 where what spikes cost is still free."""
+        if not self.free:
+            return 1.0
+        costs = [
+            fee.cost(self._value(step.inputs[0], store, operands, batch, step.takes_bytes))
+            for step, fee in zip(self.steps, self.fees, strict=True)
+            if fee is not None
+        ]
+        return (torch.stack(costs).sum() > self.free).float() if costs else 0.0
 
     def _value(
         self, index: int, store: Mapping[int, Tensor], operands: Sequence[Tensor], batch: int, as_bytes: bool = False
@@ -729,13 +740,16 @@ RULES: Mapping[type[layers.Part], Callable[[Any, At], Built]] = MappingProxyType
 )
 
 
-def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0, stage: Stage = QUANTIZED) -> Tape:
+def tape_of(
+    model: SpikingNetwork, operands: Operands, penalty: float = 0.0, target: float = 0.0, stage: Stage = QUANTIZED
+) -> Tape:
     """Return the training step of the network.
 
     Args:
         model: the network. Its normalizations' `sum_over_processes` are taken as they are now.
         operands: in which numbers products run. The last one, whose sums become logits, always runs in float32.
         penalty: weight of the share of connections that carry a spike, see `maqd_snn.penalty`; it acts on gradients.
+        target: the share up to which they are free.
         stage: what is left in float; there are no spikes to pay for where activations are.
 
     Raises:
@@ -778,15 +792,14 @@ def tape_of(model: SpikingNetwork, operands: Operands, penalty: float = 0.0, sta
         spans.append(span)
         shapes.append(shape)
         value_of[name] = len(steps)
-    if penalty:
-        steps = _with_fees(steps, spans, shapes, penalty)
-    return _with_kept(model, steps, codes, spans)
+    tape = _with_kept(model, steps, codes, spans)
+    return replace(tape, fees=_fees(steps, spans, shapes, penalty), free=penalty * target) if penalty else tape
 
 
-def _with_fees(
+def _fees(
     steps: Sequence[Step], spans: Sequence[Span | None], shapes: Sequence[tuple[int, ...]], penalty: float
-) -> list[Step]:
-    """Return the steps with a fee on every product that is fed by spikes, through pools at most."""
+) -> tuple[Fee | None, ...]:
+    """Return by step the fee on its input: on that of every product that is fed by spikes, through pools at most."""
     spiking = [False]
     fees: dict[int, tuple[Fee, int]] = {}  # by step: the fee of one input channel, and how many channels there are
     for index, step in enumerate(steps):
@@ -808,10 +821,9 @@ def _with_fees(
             ]
             fees[index] = Fee(counts[0], counts[1], outputs // step.groups, largest), shape[0]
     dense = sum(fee.connections * channels for fee, channels in fees.values())
-    return [
-        replace(step, fee=replace(fees[index][0], amount=penalty / dense)) if index in fees else step  # type: ignore[call-arg]
-        for index, step in enumerate(steps)
-    ]
+    return tuple(
+        replace(fees[index][0], amount=penalty / dense) if index in fees else None for index in range(len(steps))
+    )
 
 
 def _with_kept(

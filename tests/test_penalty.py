@@ -57,16 +57,19 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("of_share", [0.0, 0.999, 1.001])
 @pytest.mark.parametrize("case", CASES)
-def test_the_gradient_is_that_of_the_equation(make_model, random_codes, case):
+def test_the_gradient_is_that_of_the_equation(make_model, random_codes, case, of_share):
     family, act_states, weight_states, options = CASES[case]
     model = make_model(family, act_states, weight_states, **options).train()
     plain, codes = copy.deepcopy(model), random_codes(model)
     labels = torch.arange(len(codes)) % 3
     outputs = {}
     loss = F.cross_entropy(plain(codes, outputs.__setitem__), labels)
-    (loss + 5.0 * share(plain, outputs)).backward()
-    F.cross_entropy(prepare(model, penalty=5.0)(codes), labels).backward()
+    spent = share(plain, outputs)
+    target = of_share * float(spent.detach())
+    (loss + 5.0 * (spent - target).clamp_min(0)).backward()
+    F.cross_entropy(prepare(model, penalty=5.0, target=target)(codes), labels).backward()
     without = copy.deepcopy(plain)
     without.zero_grad()
     F.cross_entropy(without(codes), labels).backward()
@@ -77,7 +80,8 @@ def test_the_gradient_is_that_of_the_equation(make_model, random_codes, case):
         limit = 2e-5 * float(theirs.grad.abs().max()) + 1e-9
         assert float((ours.grad - theirs.grad).abs().max()) <= limit, name
         moved += float((theirs.grad - other.grad).abs().max()) > 10 * limit
-    assert moved >= 2  # the penalty can be seen
+    assert moved >= 2 or of_share > 1  # the penalty can be seen
+    assert moved == 0 or of_share < 1  # and is not charged below its target
 
 
 def test_with_two_states_it_is_the_share_of_synops(make_model, random_codes):
@@ -109,6 +113,20 @@ def test_a_higher_price_leaves_fewer_spikes(tmp_path):
     assert rates[1] < 0.8 * rates[0]
 
 
+def test_a_price_above_a_target_stops_there(tmp_path):
+    splits = load_splits("digits")
+    base = replace(get_recipe("digits"), plan="8-M-16-M", epochs=5, augment="none", synops_penalty=50.0)
+    shares = []
+    for target in (0.0, 0.2):
+        out = tmp_path / str(target)
+        out.mkdir()
+        result = fit(replace(base, synops_target=target), splits, out, execution=Execution(quiet=True))
+        total = simulate(fold(result.model), [splits.validation.codes]).total
+        shares.append(total.synops / (total.dense_macs - total.macs))
+    assert shares[0] < 0.1
+    assert 0.17 < shares[1] < 0.23
+
+
 def test_a_batch_in_parts_pays_the_same(tmp_path):
     splits = load_splits("digits")
     # Statistics of each sample alone: the parts of a batch do not change each other.
@@ -133,7 +151,7 @@ def test_it_traces_without_a_break(make_model, random_codes, monkeypatch):
     plain, codes = copy.deepcopy(model), random_codes(model)
     labels = torch.arange(len(codes)) % 3
     for network, compiled in ((model, True), (plain, False)):
-        F.cross_entropy(prepare(network, compiled=compiled, penalty=5.0)(codes), labels).backward()
+        F.cross_entropy(prepare(network, compiled=compiled, penalty=5.0, target=0.01)(codes), labels).backward()
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
 
@@ -141,6 +159,10 @@ def test_it_traces_without_a_break(make_model, random_codes, monkeypatch):
 def test_wrong_prices_are_refused(make_model):
     with pytest.raises(MaqdError, match="synops_penalty must be a finite number from 0, got -1"):
         replace(get_recipe("digits"), synops_penalty=-1)
+    with pytest.raises(MaqdError, match=r"synops_target must lie in \[0, 1\), got 1.0"):
+        replace(get_recipe("digits"), synops_penalty=1.0, synops_target=1.0)
+    with pytest.raises(MaqdError, match="synops_target 0.2 needs a synops_penalty above 0"):
+        replace(get_recipe("digits"), synops_target=0.2)
     with pytest.raises(MaqdError, match="synops_penalty needs a normalization that folds, got groupnorm"):
         replace(get_recipe("digits"), synops_penalty=1.0, norm="groupnorm")
     with pytest.raises(MaqdError, match="group normalization has none"):

@@ -28,6 +28,7 @@ PIECES = {
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
     "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},
+    "price above a target": {"synops_penalty": 20.0, "synops_target": 0.1},
     "distillation": {"distillation": 0.5},  # with the teacher of the fixture
 }
 

@@ -39,7 +39,8 @@ class Recipe:
         device takes its share of it; normalizations then see the samples of one part.
         sync_stats: normalizations take the statistics of all devices' samples together; else each those of its own.
         synops_penalty: weight of the share of connections that carry a spike in the loss, from 0, see
-        `maqd_snn.penalty`; the losses that are shown are those without it.
+        `maqd_snn.penalty`; the losses that are shown are those without it. synops_target: the share, in [0, 1), up to
+        which there is nothing to pay.
         precision: a name of `PRECISIONS`. compile: run training steps through `torch.compile`. deterministic: on a GPU,
         only convolutions that give the same bits each time.
         max_steps: end after this many steps, however many epochs that is.
@@ -81,6 +82,7 @@ class Recipe:
     accumulate: int = 1
     sync_stats: bool = False
     synops_penalty: float = 0.0
+    synops_target: float = 0.0
     precision: str = "fp32"
     compile: bool = False
     deterministic: bool = True
@@ -111,6 +113,8 @@ class Recipe:
             raise MaqdError(f"lr must be a finite number above 0, got {self.lr}")
         if not 0 <= self.synops_penalty < math.inf:
             raise MaqdError(f"synops_penalty must be a finite number from 0, got {self.synops_penalty}")
+        if self.synops_target and not self.synops_penalty:
+            raise MaqdError(f"synops_target {self.synops_target} needs a synops_penalty above 0 that acts beyond it")
         if not 0 < self.last_surrogate_width < math.inf:
             raise MaqdError(
                 f"surrogate_width_end must be a finite number above 0, or none, got {self.surrogate_width_end}"
@@ -129,7 +133,7 @@ class Recipe:
                 raise MaqdError(f"{field_name} needs a normalization that folds, got groupnorm")
         for field_name in (
             *("weight_decay", "momentum", "warmup", "label_smoothing", "ema"),
-            *("act_states_from", "weight_states_from"),
+            *("act_states_from", "weight_states_from", "synops_target"),
         ):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")

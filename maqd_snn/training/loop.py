@@ -221,7 +221,7 @@ class Training:
         self.uncompiled = recipe.compile and team.device.type == "cpu" and cpp_compiler() is None
         compiled = recipe.compile and not self.uncompiled
         penalty = recipe.synops_penalty / recipe.accumulate  # its parts add up to a mean over the batch
-        self.forward = prepare(self.model.train(), recipe.precision, compiled, penalty)
+        self.forward = prepare(self.model.train(), recipe.precision, compiled, penalty, recipe.synops_target)
         self.replica, self.stepper = team.replicate(self.forward, self.optimizer)
 
         self.after_epoch: AfterEpoch | None = None

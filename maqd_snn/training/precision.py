@@ -104,14 +104,16 @@ class TrainingForward(nn.Module):
     the share of its sums above 256, the ones that bfloat16 rounds.
     """
 
-    def __init__(self, model: SpikingNetwork, precision: str, compiled: bool, penalty: float = 0.0) -> None:
+    def __init__(
+        self, model: SpikingNetwork, precision: str, compiled: bool, penalty: float = 0.0, target: float = 0.0
+    ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         self.model = model
         self.precision = PRECISIONS[precision]
         self.compiled = compiled
-        self.penalty = penalty
+        self.penalty, self.target = penalty, target
         self.stage = QUANTIZED
         self.rounded_shares: dict[str, float] = {}
         self._tape: Tape | None = None
@@ -144,7 +146,8 @@ class TrainingForward(nn.Module):
         sums = [norm and norm.sum_over_processes for norm in self._norms]
         if self._tape is None or self._written_for != (self.stage, sums):
             operands = self.operands_on(next(self.model.parameters()).device.type)
-            self._tape, self._written_for = tape_of(self.model, operands, self.penalty, self.stage), (self.stage, sums)
+            self._tape = tape_of(self.model, operands, self.penalty, self.target, self.stage)
+            self._written_for = self.stage, sums
             self._functions = _Functions.of(self._tape, self.compiled and not any(sums))
             self._weights = None
         return self._tape
@@ -224,7 +227,7 @@ class _Run(torch.autograd.Function):
 
 
 def prepare(
-    model: SpikingNetwork, precision: str = "fp32", compiled: bool = False, penalty: float = 0.0
+    model: SpikingNetwork, precision: str = "fp32", compiled: bool = False, penalty: float = 0.0, target: float = 0.0
 ) -> TrainingForward | PlainForward:
     """Return the training forward of the model: (codes, watch or None) -> logits, on the device of the model.
 
@@ -238,7 +241,7 @@ def prepare(
         precision: a name of `PRECISIONS`.
         compiled: run through `torch.compile`; the first step takes a minute or so.
         penalty: weight of the share of connections that carry a spike, see `maqd_snn.penalty`. Its gradient is added to
-            that of whatever mean over the batch is the loss.
+            that of whatever mean over the batch is the loss. target: the share up to which there is nothing to pay.
 
     Raises:
         MaqdError: an unknown precision; a part without a training step; a penalty with group normalization.
@@ -251,7 +254,7 @@ def prepare(
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     if written_out(model):
-        return TrainingForward(model, precision, compiled, penalty)
+        return TrainingForward(model, precision, compiled, penalty, target)
     if penalty:
         raise MaqdError("a penalty on SynOps needs a training step that is written out; group normalization has none")
     return PlainForward(model)
