@@ -28,7 +28,8 @@ class Quantization:
     """The states, normalization and surrogate that all layers of a model share.
 
     `edge_states` are the weight states of the first and last layer; `pool_first` pools accumulators before the norm.
-    `gain` is where every gain of the normalizations starts, None the one of least squared error (`least_squares_gain`).
+    `gain` is where every gain of the normalizations starts, None the one of least squared error (`least_squares_gain`);
+    `bias` is where every bias of them starts.
     """
 
     act_states: int | None = 2
@@ -39,6 +40,7 @@ class Quantization:
     surrogate: str | Surrogate = "rectangle"
     surrogate_width: float = 1.0
     gain: float | None = 1.0
+    bias: float = 0.0
     weight_step: float | None = None
     pool_first: bool = False
 
@@ -54,6 +56,8 @@ class Quantization:
             raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
         if self.gain is not None and not 0 < self.gain < math.inf:
             raise MaqdError(f"gain must be above 0 and finite, or none for the one of least error, got {self.gain}")
+        if not math.isfinite(self.bias):
+            raise MaqdError(f"bias must be a finite number, got {self.bias}")
         self.shape()
 
     def shape(self) -> Surrogate:
@@ -66,6 +70,11 @@ class Quantization:
         if self.act_states is None:
             return 1.0
         return least_squares_gain(self.act_states - 1) if self.gain is None else self.gain
+
+    @property
+    def first_bias(self) -> float:
+        """Where the biases of the normalizations start; in the float twin at 0, for the same reason."""
+        return 0.0 if self.act_states is None else self.bias
 
     @property
     def edge(self) -> int | None:
@@ -100,6 +109,7 @@ class _Builder:
     def spike(self, name: str) -> str:
         norm = layers.make_norm(self.q.norm, self.shape[0])
         nn.init.constant_(norm.gain, self.q.first_gain)
+        nn.init.constant_(norm.bias, self.q.first_bias)
         return self.add(name, layers.NormSpike(norm, self.q.act_states, self.q.signed, self.q.shape()))
 
     def pool(self, name: str, kind: type[layers.Pool2d], size: tuple[int, int]) -> str:
@@ -239,6 +249,7 @@ def build(
     surrogate: str | Surrogate | Callable[[torch.Tensor], torch.Tensor] = "rectangle",
     surrogate_width: float = 1.0,
     gain: float | None = 1.0,
+    bias: float = 0.0,
     weight_step: float | None = None,
     pool_first: bool = False,
     zero_point: int = 0,
@@ -260,6 +271,7 @@ def build(
         surrogate_width: how many times as wide the surrogate is made, at the same area.
         gain: where the gains of the normalizations start; None takes the one at which the levels describe the positive
             half of a unit normal with least squared error.
+        bias: where the biases of the normalizations start; level 1 is reached at 1/(2n), n = act_states - 1.
         weight_step: distance of neighbouring hidden weight codes; None takes the one of least squared error.
         pool_first: pool accumulators before the norm instead of levels after the spike.
         zero_point, input_range, input_kind: the input codes, see `InputSpec`.
@@ -286,6 +298,7 @@ def build(
         surrogate=as_surrogate(surrogate),
         surrogate_width=surrogate_width,
         gain=gain,
+        bias=bias,
         weight_step=weight_step,
         pool_first=pool_first,
     )

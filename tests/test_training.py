@@ -331,6 +331,7 @@ def test_schedules_peak_at_one_and_end_near_zero(name, warmup):
         ({"surrogate_width": 0.0}, "surrogate parameter width must be a finite number above 0"),
         ({"gain": -1.0}, "gain must be above 0 and finite, or none for the one of least error, got -1.0"),
         ({"gain": math.inf}, "gain must be above 0 and finite"),
+        ({"bias": math.nan}, "bias must be a finite number, got nan"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),

@@ -1,4 +1,4 @@
-"""Pieces of the method that act while training: averages, states that come later, surrogates, teachers."""
+"""Pieces of the method, each a field of the recipe: what it does, and that a resumed training keeps to it."""
 
 import hashlib
 import re
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from maqd_snn import MaqdError, fold
 from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
+from maqd_snn.layers import NormSpike
+from maqd_snn.normalization import BatchNorm
 from maqd_snn.runs import fold_run, train
 from maqd_snn.surrogate import Annealed
 from maqd_snn.training import Execution, Recipe, build_model, fit, loop
@@ -25,6 +27,7 @@ QUIET = Execution(quiet=True)
 
 # Each field that changes what a training does, once.
 PIECES = {
+    "first biases": {"bias": 0.25},
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
     "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},
@@ -92,6 +95,37 @@ def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few, twin, tmp_path
         replace(entry, seconds=0) for entry in expected.history
     ]
     assert torch.equal(fold(expected.model)(few.test.codes), expected.model(few.test.codes).long())
+
+
+def test_biases_start_where_they_are_told_to(few):
+    def first_biases(recipe):
+        model = build_model(recipe, few)
+        return {float(bias) for name in model.spiking_names() for bias in model.part(name).norm.bias.detach()}
+
+    assert first_biases(SMALL) == {0.0}
+    assert first_biases(replace(SMALL, bias=-0.25)) == {-0.25}
+    assert first_biases(replace(SMALL, bias=-0.25).twin()) == {0.0}
+
+
+def test_learned_gains_and_biases_are_learned_steps_and_thresholds_of_each_channel():
+    """k = clip(floor((u - t)/s + 1/2), 0, n), s = 1/(n g), t = -b/g: the same levels, and the chain rule between."""
+    n, generator = 3, torch.Generator().manual_seed(0)
+    part = NormSpike(BatchNorm(5), n + 1, surrogate="triangle").train()
+    s, t = (torch.rand(5, generator=generator) + 0.2 for _ in range(2))
+    with torch.no_grad():
+        part.norm.gain.copy_(1 / (n * s))
+        part.norm.bias.copy_(-t / (n * s))
+    z, weight = (torch.randn(64, 5, generator=generator) for _ in range(2))
+    k = part(z)
+    (k * weight).sum().backward()
+    u = (z - z.mean(0)) / (z.var(0, correction=0) + part.norm.eps).sqrt()
+    v = (u - t) / s
+    assert torch.equal(k, (v + 0.5).floor().clamp(0, n))
+    slope = weight * sum((1 - (v - j + 0.5).abs()).clamp_min(0) for j in range(1, n + 1))
+    of_s, of_t = -(slope * (u - t)).sum(0) / s**2, -slope.sum(0) / s
+    of_gain, of_bias = part.norm.gain.grad, part.norm.bias.grad
+    torch.testing.assert_close(of_gain * (-1 / (n * s**2)) + of_bias * t / (n * s**2), of_s, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(of_bias * (-1 / (n * s)), of_t, rtol=1e-4, atol=1e-4)
 
 
 def test_the_average_is_that_of_the_parameters_after_every_step(few, tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
         surrogate=annealed or recipe.surrogate,
         surrogate_width=1.0 if annealed else width,
         gain=recipe.gain,
+        bias=recipe.bias,
         weight_step=recipe.weight_step,
         pool_first=recipe.pool_first,
         zero_point=_zero_point(recipe, splits.train),

@@ -23,7 +23,7 @@ class Recipe:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
-        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain,
+        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias,
         weight_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states.
@@ -59,6 +59,7 @@ class Recipe:
     surrogate_width: float = 1.0
     surrogate_width_end: float | None = None
     gain: float | None = 1.0
+    bias: float = 0.0
     weight_step: float | None = None
     pool_first: bool = False
     act_states_from: float = 0.0
@@ -173,6 +174,7 @@ class Recipe:
             surrogate=self.surrogate,
             surrogate_width=self.surrogate_width,
             gain=self.gain,
+            bias=self.bias,
             weight_step=self.weight_step,
             pool_first=self.pool_first,
         )
