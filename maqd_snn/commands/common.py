@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +71,10 @@ def training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_fields_text() -> str:
-    """Return the flags of all fields of a recipe."""
-    lines: list[str] = []
-    line = ""
-    for name in SETTABLE:
-        if len(line) + len(flag(name)) > 98:
-            lines, line = [*lines, line], ""
-        line += f" {flag(name)}"
-    return "Every field of the recipe can be set, states to 'none' for the float twin:\n" + "\n".join([*lines, line])
+    """Return the names of all fields of a recipe, each of which is a flag."""
+    names = " ".join(flag(name).removeprefix("--") for name in SETTABLE)
+    text = f"Recipe fields (--FIELD VALUE; 'none' is float): {names}"
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def report_options(parser: argparse.ArgumentParser) -> None:
