@@ -206,7 +206,7 @@ def test_a_compiled_training_goes_through_its_stages_and_widths(few, tmp_path, m
     torch.compiler.reset()
     compile_ = torch.compile
     monkeypatch.setattr(
-        torch, "compile", lambda f, fullgraph, dynamic: compile_(f, fullgraph=True, backend="aot_eager")
+        torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=fullgraph, backend="aot_eager")
     )
     monkeypatch.setattr(loop, "cpp_compiler", lambda: "found")
     stages = {"weight_states_from": 0.25, "act_states_from": 0.5}
