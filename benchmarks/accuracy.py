@@ -1,6 +1,6 @@
 """Accuracy of few states beside the float twin: whole trainings of a recipe, or short ones that compare methods.
 
-    maqd bench accuracy [--recipe cifar10-small] [--folder DIR] [--only NAME ...] [--records FILE] [--out FILE]
+    maqd bench accuracy [--recipe cifar10-small] [--folder DIR] [--only NAME ...] [--records FILE [--kept]] [--out FILE]
     maqd bench accuracy --methods [--folder DIR] [--only NAME ...] [--out FILE] [--quick]
 
 The first trains each network of `NETWORKS` with each of its seeds as `maqd train` does, takes test accuracy, SynOps and
@@ -315,12 +315,14 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
     folder = options.folder or Path("runs/accuracy")
     folder.mkdir(parents=True, exist_ok=True)
     further = ["--max-steps", "2", "--compile", "false"] if options.quick else []
-    kept = read_records(options.records)
-    rows = []
+    kept, rows, missing = read_records(options.records), list[dict[str, Any]](), list[str]()
     for name in _chosen(options.only, NETWORKS):
         for seed in NETWORKS[name].seeds[: 1 if options.quick else None]:
             key = f"{options.recipe} {name} {seed}"
             if key not in kept or not of_today(kept[key], options.recipe, options.records):
+                if options.kept:
+                    missing.append(f"{name}, seed {seed}")
+                    continue
                 kept[key] = train_network(options.recipe, name, seed, folder, further)
                 if options.records:
                     write_text(options.records, json.dumps(kept, indent=1) + "\n")
@@ -328,6 +330,8 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
             print(network_table(rows)[-1], flush=True)
     found = verdicts(options.recipe, rows)
     text = [*dict.fromkeys(row["when"] for row in rows), "", *network_table(rows)]
+    if missing:
+        text += ["", f"Still to be trained: {'; '.join(missing)}."]
     if found:
         text += ["", *verdict_table(found)]
         print("\n".join(verdict_table(found)))
@@ -354,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", action="store_true", help="short trainings of variants, on validation images")
     parser.add_argument("--folder", type=Path, help="where the runs are (default: runs/accuracy or runs/methods)")
     parser.add_argument("--records", type=Path, metavar="FILE", help="JSON file that keeps the row of each training")
+    parser.add_argument("--kept", action="store_true", help="train nothing: tables of the rows on record")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks or variants alone")
     parser.add_argument("--out", type=Path, help="Markdown file with the markers")
     parser.add_argument("--quick", action="store_true", help="two steps, or 256 images: shows that it runs")

@@ -80,9 +80,13 @@ def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, capsys)
     calls.clear()
     assert accuracy.main([*command, "--out", str(page)]) == 0  # the records are enough
     assert (calls, page.read_text()) == ([], text)
+    del kept["digits twin 0"]
     kept["digits 2 0"]["recipe"]["lr"] *= 2  # a row of another recipe is none
     records.write_text(json.dumps(kept))
-    assert accuracy.main(command) == 0
+    assert accuracy.main([*command, "--kept", "--out", str(page)]) == 0
+    assert (calls, "| 2 / 3 | 0 |" in page.read_text()) == ([], False)
+    assert "Still to be trained: 2, seed 0; twin, seed 0." in page.read_text()
+    assert accuracy.main([*command, "--only", "2"]) == 0
     assert [call[0] for call in calls] == ["train", "report"]
     capsys.readouterr()
 
