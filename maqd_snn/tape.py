@@ -24,7 +24,7 @@ from maqd_snn import layers
 from maqd_snn.errors import MaqdError
 from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.int8 import exact, int8_conv2d
-from maqd_snn.integer.geometry import output_size
+from maqd_snn.integer.geometry import output_size, windows_meet_image
 from maqd_snn.normalization import (
     READINGS,
     GroupNorm,
@@ -669,7 +669,8 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
     span, int8 = at.spans[0], False
     states = None if at.stage.float_weights else part.states
     if at.operands.int8 and states is not None and span is not None and span.low >= 0:
-        int8 = exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(states))
+        int8 = windows_meet_image((kh, kw), part.padding, part.dilation)
+        int8 = int8 and exact((outputs, inputs, kh, kw), part.groups, span.high, largest_weight_code(states))
     winograd = part.groups == 1 and at.operands.dtype == torch.float32
     step = Convolution(
         *at.wiring,

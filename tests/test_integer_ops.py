@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -154,6 +154,26 @@ def test_conv2d_equals_brute_force(groups, per_group, kernel, stride, padding, d
         return
     x = rng.integers(-20, 21, (2, *shape))
     assert_executors_agree([image_input(shape), op], x, brute_conv(op, x))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "size"),
+    [
+        ((2, 1), (3, 3), (3, 2), (3, 2), (3, 1)),
+        ((3, 1), (2, 2), (2, 1), (1, 2), (6, 1)),
+        ((3, 2), (3, 2), (2, 3), (3, 2), (5, 1)),
+    ],
+)
+def test_windows_in_the_padding_alone_do_not_end_the_process(kernel, stride, padding, dilation, size) -> None:
+    # oneDNN's 8-bit convolution did, on processors with AVX512 VNNI.
+    rng = np.random.default_rng(0)
+    op = ops.Conv2d(
+        "conv", ("input",), torch.from_numpy(rng.integers(-127, 128, (6, 2, *kernel))), stride, padding, dilation, 3
+    )
+    assert not int8.supported(op, -20, 20, CPU)
+    assert int8.supported(replace(op, padding=(0, 0)), -20, 20, CPU)
+    x = rng.integers(-20, 21, (2, 6, *size))
+    assert_executors_agree([image_input((6, *size)), op], x, brute_conv(op, x))
 
 
 @settings(max_examples=40)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maqd_snn.integer import ops
+from maqd_snn.integer.geometry import windows_meet_image
 
 SATURATION = 32767
 LARGEST_PARTS = 4  # beyond that float32 is faster
@@ -46,6 +47,7 @@ def supported(op: ops.Conv2d, low: int, high: int, device: torch.device) -> bool
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+        and windows_meet_image(tuple(op.weight.shape[2:]), op.padding, op.dilation)
         and largest <= 127
         and len(split_plan(low, high, largest)) <= LARGEST_PARTS
     )
