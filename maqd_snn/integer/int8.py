@@ -43,11 +43,12 @@ def part_limit(largest_weight: int) -> int:
 def supported(op: ops.Conv2d, low: int, high: int, device: torch.device) -> bool:
     """Whether the op, for inputs in low..high, can run here on this device."""
     largest = int(op.weight.abs().max())
+    kernel = op.weight.shape[2], op.weight.shape[3]
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.onednn, "qconv2d_pointwise")
-        and windows_meet_image(tuple(op.weight.shape[2:]), op.padding, op.dilation)
+        and windows_meet_image(kernel, op.padding, op.dilation)
         and largest <= 127
         and len(split_plan(low, high, largest)) <= LARGEST_PARTS
     )
