@@ -34,12 +34,15 @@ LOSS_TOLERANCE = 1e-4  # relative; sums in another order, and now and then a mem
 
 # What each of the two processes runs: all kinds, one after the other, the CPU's threads shared.
 TOGETHER = """
-import json, sys
+import atexit, json, sys
 from pathlib import Path
+from torch import distributed
 from maqd_snn.datasets import load_splits
 from maqd_snn.training import Execution, Recipe, fit
 from maqd_snn.training.team import join
-team, out = join(Execution()), Path(sys.argv[1])
+out = Path(sys.argv[1])
+atexit.register(lambda: distributed.is_initialized() or (out / f"left.{team.rank}").touch())  # after those of join
+team = join(Execution())
 for name, values in json.loads(sys.argv[2]).items():
     result = fit(Recipe(**values), load_splits("digits"), out / name, quiet=True, team=team)
 assert team.size == 2
@@ -89,6 +92,12 @@ def test_two_processes_have_the_losses_of_one_with_the_same_batch(together, tmp_
     else:
         assert theirs == pytest.approx(ours, rel=LOSS_TOLERANCE)
     assert torch.equal(*tensors["ranks"][:, 3:])  # averaged at the end of an epoch: both go on from the same estimates
+
+
+def test_processes_leave_their_group_before_the_interpreter_ends(together):
+    # Else gloo's threads outlive it, and now and then one ends the process: "terminate called without an active
+    # exception".
+    assert sorted(path.name for path in together.glob("left.*")) == ["left.0", "left.1"]
 
 
 def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(together, tmp_path):

@@ -4,6 +4,7 @@ Several are set up by Lightning Fabric, imported here and nowhere else. Each hol
 dataset, trains on its own share of every batch, and averages the gradients with the others. Only the writer writes.
 """
 
+import atexit
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -139,6 +140,7 @@ class Several(Team):
         strategy = DDPStrategy(**{send: False})
         self.fabric = Fabric(accelerator=kind, devices=local, num_nodes=nodes, strategy=strategy, precision="32-true")
         self.fabric.launch()
+        atexit.register(_leave)
         super().__init__(self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
 
     def replicate(
@@ -167,6 +169,12 @@ class Several(Team):
     @property
     def sum_over_processes(self) -> Callable[[Tensor], Tensor]:
         return lambda tensor: _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+
+
+def _leave() -> None:
+    """End gloo's threads while the interpreter still stands: one that outlives it may abort the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def started_by_torchrun() -> bool:
