@@ -363,6 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="Markdown file with the markers")
     parser.add_argument("--quick", action="store_true", help="two steps, or 256 images: shows that it runs")
     options = parser.parse_args(arguments)
+    if options.kept and not options.records:
+        parser.error("--kept needs --records FILE, where the rows are")
     text, good = _methods(options) if options.methods else _networks(options)
     if options.out:
         begin, end = (

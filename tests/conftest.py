@@ -1,6 +1,7 @@
 """Shared by all tests: small models with awkward gains, random codes, a problem that every network can learn."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from torch import Tensor
 
 import maqd_snn
 from maqd_snn import IntegerNetwork, SpikingNetwork
+from maqd_snn.datasets import ImageDataset, Splits, load_splits
+from maqd_snn.training import fit
+from maqd_snn.training.loop import Training
 
 # The time of one example says nothing where the cores are shared.
 settings.register_profile("maqd", deadline=None)
@@ -122,3 +126,40 @@ def toy_losses() -> Callable[..., tuple[float, float]]:
         return float(shown[:32].mean()), float(shown[-32:].mean())
 
     return train
+
+
+@pytest.fixture(scope="session")
+def few_digits() -> Splits:
+    """A quarter of the digits, for tests that do not ask for accuracy: five steps of 64 an epoch."""
+    splits = load_splits("digits")
+
+    def first(part: ImageDataset, count: int) -> ImageDataset:
+        return replace(part, codes=part.codes[:count], labels=part.labels[:count])
+
+    return replace(
+        splits, train=first(splits.train, 320), validation=first(splits.validation, 90), test=first(splits.test, 90)
+    )
+
+
+class _Ended(Exception):  # noqa: N818
+    """Stands for the end of a process."""
+
+
+@pytest.fixture
+def fit_until(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`fit_until(step, ...)`: `fit(...)` that ends before that step, counted from 0 over all epochs."""
+
+    def run(step: int, *arguments: Any, **options: Any) -> None:
+        take = Training._train_step
+
+        def take_or_end(training: Training, *batch: Any) -> Any:
+            if training.taken >= step:
+                raise _Ended
+            return take(training, *batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "_train_step", take_or_end)
+            with pytest.raises(_Ended):
+                fit(*arguments, **options)
+
+    return run

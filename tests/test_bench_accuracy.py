@@ -114,3 +114,9 @@ def test_the_table_of_a_twin_has_no_counts():
     row = {"network": "twin", "seed": 1, "test": 0.5, "validation": 0.25, "epoch": 2, "epochs": 3, "seconds": 90.0}
     assert network_table([row])[-1] == "| float twin | 1 | 50.00 % | 25.00 % | 2 of 3 | 1.5 | | | | | | |"
     assert network_table([row])[0].count("|") == network_table([row])[-1].count("|")
+
+
+def test_rows_that_are_kept_nowhere_are_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        accuracy.main(["--kept"])
+    assert "--kept needs --records FILE" in capsys.readouterr().err

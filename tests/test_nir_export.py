@@ -201,12 +201,11 @@ HAND_MADE = {
 
 
 @pytest.mark.parametrize("name", HAND_MADE)
-def test_every_op_runs_exactly(name: str, tmp_path: Path) -> None:
+def test_every_op_runs_exactly(name: str, random_codes: Callable[..., torch.Tensor], tmp_path: Path) -> None:
     net = IntegerNetwork(HAND_MADE[name])
     path = tmp_path / "net.nir"
     write_nir(net, path)
-    generator = torch.Generator().manual_seed(3)
-    codes = torch.randint(net.input.low, net.input.high + 1, (20, *net.input.shape), generator=generator)
+    codes = random_codes(net, 20, seed=3)
     graph = nir.read(path)
     compare_op_by_op(net, graph, codes)
     assert mismatches(net, path, codes[:5]) == 0
@@ -286,12 +285,13 @@ GRADED_ONLY = {
 
 
 @pytest.mark.parametrize("name", [*HAND_MADE, *GRADED_ONLY])
-def test_every_op_runs_exactly_in_graded_form(name: str, tmp_path: Path) -> None:
+def test_every_op_runs_exactly_in_graded_form(
+    name: str, random_codes: Callable[..., torch.Tensor], tmp_path: Path
+) -> None:
     net = IntegerNetwork({**HAND_MADE, **GRADED_ONLY}[name])
     path = tmp_path / "net.nir"
     write_nir_graded(net, path)
-    generator = torch.Generator().manual_seed(3)
-    codes = torch.randint(net.input.low, net.input.high + 1, (20, *net.input.shape), generator=generator)
+    codes = random_codes(net, 20, seed=3)
     graph = nir.read(path)
     compare_op_by_op(net, graph, codes)
     # One IF for each unit, in the op's own shape; neurons of a pool of spikes included.

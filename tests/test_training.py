@@ -28,18 +28,6 @@ def digits():
     return load_splits("digits")
 
 
-@pytest.fixture(scope="module")
-def few(digits):
-    """A quarter of the digits, for tests that do not ask for accuracy."""
-
-    def first(part, count):
-        return dataclasses.replace(part, codes=part.codes[:count], labels=part.labels[:count])
-
-    return dataclasses.replace(
-        digits, train=first(digits.train, 320), validation=first(digits.validation, 90), test=first(digits.test, 90)
-    )
-
-
 def weights(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -79,46 +67,32 @@ def without_time(history):
     return [dataclasses.replace(entry, seconds=0) for entry in history]
 
 
-class Halt(Exception):  # noqa: N818
-    """Stands for the end of a process."""
-
-
 @pytest.mark.parametrize("halt", [1, 2, 5, 6, 8, 14])
-def test_resumed_training_ends_with_the_same_bits(few, tmp_path, monkeypatch, halt):
+def test_resumed_training_ends_with_the_same_bits(few_digits, tmp_path, fit_until, halt):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
     execution = Execution(checkpoint_steps=2, checkpoint_seconds=0)
-    expected = fit(SMALL, few, whole, quiet=True)  # without checkpoints within an epoch
+    expected = fit(SMALL, few_digits, whole, quiet=True)  # without checkpoints within an epoch
 
-    take = Training._train_step
-
-    def run_out(training, *arguments):
-        if training.taken >= halt:
-            raise Halt
-        return take(training, *arguments)
-
-    monkeypatch.setattr(Training, "_train_step", run_out)
-    with pytest.raises(Halt):
-        fit(SMALL, few, parts, quiet=True, execution=execution)
-    monkeypatch.undo()
+    fit_until(halt, SMALL, few_digits, parts, quiet=True, execution=execution)
     kept = 0 if halt == 1 else read_tensors(parts / CHECKPOINT)[1]["step"]
     assert kept == {1: 0, 2: 2, 5: 0, 6: 1, 8: 3, 14: 4}[halt]  # every 2 steps of all, and after every 5, an epoch
-    resumed = fit(SMALL, few, parts, resume=True, quiet=True, execution=execution)
+    resumed = fit(SMALL, few_digits, parts, resume=True, quiet=True, execution=execution)
     assert equal(weights(resumed.model), weights(expected.model))
     assert without_time(resumed.history) == without_time(expected.history)
     assert resumed.layers == expected.layers
     (parts / METRICS).unlink()
-    again = fit(SMALL, few, parts, resume=True, quiet=True)  # nothing is left to train, a table is
+    again = fit(SMALL, few_digits, parts, resume=True, quiet=True)  # nothing is left to train, a table is
     assert again.history == resumed.history
     assert equal(weights(again.model), weights(expected.model))
     assert len((parts / METRICS).read_text().splitlines()) == 4
 
 
-def test_the_seed_decides(few, tmp_path):
+def test_the_seed_decides(few_digits, tmp_path):
     once = dataclasses.replace(SMALL, epochs=1)
-    same = [weights(fit(once, few, tmp_path, quiet=True).model) for _ in range(2)]
-    other = weights(fit(dataclasses.replace(once, seed=1), few, tmp_path, quiet=True).model)
+    same = [weights(fit(once, few_digits, tmp_path, quiet=True).model) for _ in range(2)]
+    other = weights(fit(dataclasses.replace(once, seed=1), few_digits, tmp_path, quiet=True).model)
     assert equal(*same)
     assert not equal(same[0], other)
 
@@ -132,7 +106,7 @@ def test_the_best_epoch_is_chosen_on_validation_loss_then_accuracy():
     assert best(history).epoch == 3
 
 
-def test_the_model_returned_is_that_of_the_best_epoch(few, tmp_path, monkeypatch):
+def test_the_model_returned_is_that_of_the_best_epoch(few_digits, tmp_path, monkeypatch):
     seen = []
 
     def best_in_the_middle(model, *arguments):
@@ -140,20 +114,20 @@ def test_the_model_returned_is_that_of_the_best_epoch(few, tmp_path, monkeypatch
         return Evaluation((1.0, 0.5, 2.0)[len(seen) - 1], 0.5, 0.1, {})
 
     monkeypatch.setattr(loop, "evaluate", best_in_the_middle)
-    result = fit(SMALL, few, tmp_path, quiet=True)
+    result = fit(SMALL, few_digits, tmp_path, quiet=True)
     assert result.best.epoch == 2
     assert equal(weights(result.model), seen[1])
     assert not equal(seen[1], seen[2])
 
 
-def test_the_test_set_is_never_looked_at(few, tmp_path):
-    blind = dataclasses.replace(few, test=None)
+def test_the_test_set_is_never_looked_at(few_digits, tmp_path):
+    blind = dataclasses.replace(few_digits, test=None)
     fit(dataclasses.replace(SMALL, epochs=1), blind, tmp_path, quiet=True)
 
 
-def test_the_float_twin_trains_and_does_not_fold(few, tmp_path):
+def test_the_float_twin_trains_and_does_not_fold(few_digits, tmp_path):
     twin = dataclasses.replace(SMALL, act_states=None, weight_states=None)
-    result = fit(twin, few, tmp_path, quiet=True)
+    result = fit(twin, few_digits, tmp_path, quiet=True)
     assert result.history[-1].train_loss < result.history[0].train_loss
     with pytest.raises(MaqdError, match="conv1 has float weights and cannot be folded"):
         fold(result.model)
@@ -161,16 +135,16 @@ def test_the_float_twin_trains_and_does_not_fold(few, tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
-def test_every_optimizer_and_schedule_lowers_the_loss(few, tmp_path, optimizer, schedule):
+def test_every_optimizer_and_schedule_lowers_the_loss(few_digits, tmp_path, optimizer, schedule):
     lr = {"adamw": 6e-3, "sgd": 0.1, "muon": 0.1}[optimizer]
     recipe = dataclasses.replace(SMALL, optimizer=optimizer, schedule=schedule, lr=lr)
-    history = fit(recipe, few, tmp_path, quiet=True).history
+    history = fit(recipe, few_digits, tmp_path, quiet=True).history
     assert history[-1].train_loss < history[0].train_loss
 
 
-def test_a_loss_that_is_not_finite_stops_with_one_sentence(few, tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_one_sentence(few_digits, tmp_path):
     with pytest.raises(MaqdError, match=r"the loss became (nan|inf) in epoch 1, step \d+: .* 'conv1' .*; lower --lr"):
-        fit(dataclasses.replace(SMALL, optimizer="sgd", lr=1e38), few, tmp_path, quiet=True)
+        fit(dataclasses.replace(SMALL, optimizer="sgd", lr=1e38), few_digits, tmp_path, quiet=True)
     assert not (tmp_path / CHECKPOINT).exists()
 
 
@@ -194,7 +168,7 @@ TWIN = SMALL.twin()
         ),
     ],
 )
-def test_the_layer_that_first_broke_is_named(few, tmp_path, monkeypatch, recipe, break_it, message):
+def test_the_layer_that_first_broke_is_named(few_digits, tmp_path, monkeypatch, recipe, break_it, message):
     take = Training._train_step
 
     def breaking(training, *arguments):
@@ -204,7 +178,7 @@ def test_the_layer_that_first_broke_is_named(few, tmp_path, monkeypatch, recipe,
 
     monkeypatch.setattr(Training, "_train_step", breaking)
     with pytest.raises(MaqdError, match=message):
-        fit(recipe, few, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
+        fit(recipe, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
     tensors, state = read_tensors(tmp_path / CHECKPOINT)
     assert state["step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
@@ -220,17 +194,17 @@ def test_a_file_from_before_a_field_is_of_the_same_recipe():
     assert not same_recipe(None, SMALL)
 
 
-def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):
+def test_checkpoints_of_another_recipe_or_damaged_are_refused(few_digits, tmp_path):
     once = dataclasses.replace(SMALL, epochs=1)
-    fit(once, few, tmp_path, quiet=True)
+    fit(once, few_digits, tmp_path, quiet=True)
     with pytest.raises(MaqdError, match="belongs to another recipe"):
-        fit(dataclasses.replace(once, lr=1e-3), few, tmp_path, resume=True, quiet=True)
+        fit(dataclasses.replace(once, lr=1e-3), few_digits, tmp_path, resume=True, quiet=True)
     path = tmp_path / CHECKPOINT
     whole = path.read_bytes()
     for size in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(MaqdError, match="is not a usable checkpoint"):
-            fit(once, few, tmp_path, resume=True, quiet=True)
+            fit(once, few_digits, tmp_path, resume=True, quiet=True)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(MaqdError, match="is not a usable checkpoint"):
         read_tensors(path)
@@ -239,20 +213,20 @@ def test_checkpoints_of_another_recipe_or_damaged_are_refused(few, tmp_path):
         read_tensors(path)
 
 
-def test_a_damaged_checkpoint_falls_back_on_the_one_before(few, tmp_path, capsys):
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(few_digits, tmp_path, capsys):
     once = dataclasses.replace(SMALL, epochs=1)
-    expected = fit(once, few, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
+    expected = fit(once, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
     path = tmp_path / CHECKPOINT
     assert [read_tensors(p)[1]["epoch"] for p in (previous(path), path)] == [1, 2]
     path.write_bytes(path.read_bytes()[:-1])
-    resumed = fit(once, few, tmp_path, resume=True, quiet=True)
+    resumed = fit(once, few_digits, tmp_path, resume=True, quiet=True)
     assert "is damaged; continuing from" in capsys.readouterr().err
     assert equal(weights(resumed.model), weights(expected.model))
 
 
-def test_an_interrupted_save_keeps_the_previous_checkpoint(few, tmp_path, monkeypatch):
+def test_an_interrupted_save_keeps_the_previous_checkpoint(few_digits, tmp_path, monkeypatch):
     once = dataclasses.replace(SMALL, epochs=1)
-    fit(once, few, tmp_path, quiet=True)
+    fit(once, few_digits, tmp_path, quiet=True)
     before = (tmp_path / CHECKPOINT).read_bytes()
 
     def full(tensors, path, metadata):
@@ -261,7 +235,7 @@ def test_an_interrupted_save_keeps_the_previous_checkpoint(few, tmp_path, monkey
 
     monkeypatch.setattr("maqd_snn.training.checkpoint.save_file", full)
     with pytest.raises(MaqdError, match="No space left on device; the previous file, if any, is unchanged"):
-        fit(once, few, tmp_path, quiet=True)
+        fit(once, few_digits, tmp_path, quiet=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LAYERS, METRICS]
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from maqd_snn import MaqdError, fold
 from maqd_snn.cli import main
-from maqd_snn.datasets import load_splits
 from maqd_snn.layers import NormSpike
 from maqd_snn.normalization import BatchNorm
 from maqd_snn.runs import fold_run, train
@@ -37,23 +36,10 @@ PIECES = {
 
 
 @pytest.fixture(scope="module")
-def few():
-    """A few of the digits: five steps an epoch."""
-    splits = load_splits("digits")
-
-    def first(part, count):
-        return replace(part, codes=part.codes[:count], labels=part.labels[:count])
-
-    return replace(
-        splits, train=first(splits.train, 320), validation=first(splits.validation, 90), test=first(splits.test, 90)
-    )
-
-
-@pytest.fixture(scope="module")
-def twin(few, tmp_path_factory):
+def twin(few_digits, tmp_path_factory):
     """The folder of a trained float twin."""
     out = tmp_path_factory.mktemp("twin")
-    train(replace(SMALL, epochs=2).twin(), few, out, execution=QUIET)
+    train(replace(SMALL, epochs=2).twin(), few_digits, out, execution=QUIET)
     return out
 
 
@@ -67,39 +53,26 @@ def same(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-class Halt(Exception):  # noqa: N818
-    """Stands for the end of a process."""
-
-
 @pytest.mark.parametrize("halt", [4, 7, 13])
 @pytest.mark.parametrize("piece", PIECES)
-def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few, twin, tmp_path, monkeypatch, piece, halt):
+def test_every_piece_acts_resumes_to_the_same_bits_and_folds(few_digits, twin, tmp_path, fit_until, piece, halt):
     recipe = replace(SMALL, **PIECES[piece], teacher=str(twin) if piece == "distillation" else None)
-    expected = trained(recipe, few, tmp_path / "whole")
-    assert not same(expected.model, trained(SMALL, few, tmp_path / "without").model)
-    take = Training._train_step
-
-    def run_out(training, *arguments):
-        if training.taken >= halt:
-            raise Halt
-        return take(training, *arguments)
-
-    monkeypatch.setattr(Training, "_train_step", run_out)
+    expected = trained(recipe, few_digits, tmp_path / "whole")
+    assert not same(expected.model, trained(SMALL, few_digits, tmp_path / "without").model)
     (tmp_path / "parts").mkdir()
-    with pytest.raises(Halt):
-        fit(recipe, few, tmp_path / "parts", execution=Execution(quiet=True, checkpoint_steps=2, checkpoint_seconds=0))
-    monkeypatch.undo()
-    resumed = trained(recipe, few, tmp_path / "parts", resume=True)
+    often = Execution(quiet=True, checkpoint_steps=2, checkpoint_seconds=0)
+    fit_until(halt, recipe, few_digits, tmp_path / "parts", execution=often)
+    resumed = trained(recipe, few_digits, tmp_path / "parts", resume=True)
     assert same(resumed.model, expected.model)
     assert [replace(entry, seconds=0) for entry in resumed.history] == [
         replace(entry, seconds=0) for entry in expected.history
     ]
-    assert torch.equal(fold(expected.model)(few.test.codes), expected.model(few.test.codes).long())
+    assert torch.equal(fold(expected.model)(few_digits.test.codes), expected.model(few_digits.test.codes).long())
 
 
-def test_biases_start_where_they_are_told_to(few):
+def test_biases_start_where_they_are_told_to(few_digits):
     def first_biases(recipe):
-        model = build_model(recipe, few)
+        model = build_model(recipe, few_digits)
         return {float(bias) for name in model.spiking_names() for bias in model.part(name).norm.bias.detach()}
 
     assert first_biases(SMALL) == {0.0}
@@ -128,7 +101,7 @@ def test_learned_gains_and_biases_are_learned_steps_and_thresholds_of_each_chann
     torch.testing.assert_close(of_bias * (-1 / (n * s)), of_t, rtol=1e-4, atol=1e-4)
 
 
-def test_the_average_is_that_of_the_parameters_after_every_step(few, tmp_path, monkeypatch):
+def test_the_average_is_that_of_the_parameters_after_every_step(few_digits, tmp_path, monkeypatch):
     seen = []
     take = Training._train_step
 
@@ -140,21 +113,21 @@ def test_the_average_is_that_of_the_parameters_after_every_step(few, tmp_path, m
         return stop
 
     monkeypatch.setattr(Training, "_train_step", noting)
-    trained(replace(SMALL, ema=0.6), few, tmp_path / "run")
+    trained(replace(SMALL, ema=0.6), few_digits, tmp_path / "run")
     expected = seen[0]
     for step, parameters in enumerate(seen[1:], start=1):
         d = min(0.6, (1 + step) / (10 + step))
         expected = [d * average + (1 - d) * p for average, p in zip(expected, parameters, strict=True)]
     tensors, _ = read_tensors(tmp_path / "run" / CHECKPOINT)
-    names = [name for name, _ in build_model(SMALL, few).named_parameters()]
+    names = [name for name, _ in build_model(SMALL, few_digits).named_parameters()]
     for name, average, last in zip(names, expected, seen[-1], strict=True):
         torch.testing.assert_close(tensors[f"average.{name}"].double(), average, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(tensors[f"model.{name}"].double(), last, rtol=0, atol=0)
 
 
-def test_the_averaged_network_is_what_is_validated_and_kept_with_statistics_of_its_own(few, tmp_path):
-    result = trained(replace(SMALL, ema=0.9), few, tmp_path / "run")
-    measured = evaluate(result.model, few.validation, label_smoothing=SMALL.label_smoothing)
+def test_the_averaged_network_is_what_is_validated_and_kept_with_statistics_of_its_own(few_digits, tmp_path):
+    result = trained(replace(SMALL, ema=0.9), few_digits, tmp_path / "run")
+    measured = evaluate(result.model, few_digits.validation, label_smoothing=SMALL.label_smoothing)
     assert (measured.loss, measured.accuracy) == (result.best.validation_loss, result.best.validation_accuracy)
     tensors, state = read_tensors(tmp_path / "run" / CHECKPOINT)
     assert result.best.epoch == SMALL.epochs == state["epoch"] - 1  # so the average of the end is the one kept
@@ -162,14 +135,14 @@ def test_the_averaged_network_is_what_is_validated_and_kept_with_statistics_of_i
         assert torch.equal(tensor, tensors[f"average.{name}"])
     assert not torch.equal(tensors["average.parts.conv1.weight"], tensors["model.parts.conv1.weight"])
     # The first accumulators of all training images, as they are, have this mean in each channel.
-    z = result.model.part("conv1")(result.model.centred(few.train.codes)).double()
+    z = result.model.part("conv1")(result.model.centred(few_digits.train.codes)).double()
     norm = result.model.part("spike1").norm
     torch.testing.assert_close(norm.running_mean, z.mean((0, 2, 3)), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(norm.running_second_moment[0], z.square().mean(), rtol=1e-5, atol=0)
 
 
-def test_without_a_decay_there_is_no_average(few, tmp_path):
-    trained(replace(SMALL, max_steps=2), few, tmp_path / "run")
+def test_without_a_decay_there_is_no_average(few_digits, tmp_path):
+    trained(replace(SMALL, max_steps=2), few_digits, tmp_path / "run")
     assert not any(name.startswith("average") for name in read_tensors(tmp_path / "run" / CHECKPOINT)[0])
 
 
@@ -177,7 +150,7 @@ def whole(x):
     return bool((x == x.round()).all())
 
 
-def test_states_come_after_their_share_of_the_steps(few, tmp_path, monkeypatch):
+def test_states_come_after_their_share_of_the_steps(few_digits, tmp_path, monkeypatch):
     """Weights have theirs from step 4 of 15 on, activations from step 8 on."""
     seen = []
     take = Training._train_step
@@ -186,23 +159,25 @@ def test_states_come_after_their_share_of_the_steps(few, tmp_path, monkeypatch):
         stop = take(training, *arguments)
         outputs = {}
         with torch.no_grad():  # in the stage of the step
-            training.forward(few.train.codes[:64], outputs.__setitem__)
+            training.forward(few_digits.train.codes[:64], outputs.__setitem__)
         seen.append((whole(outputs["conv1"]), whole(outputs["spike1"])))
         return stop
 
     monkeypatch.setattr(Training, "_train_step", noting)
-    trained(replace(SMALL, **PIECES["states in stages"]), few, tmp_path / "run")
+    trained(replace(SMALL, **PIECES["states in stages"]), few_digits, tmp_path / "run")
     assert seen == [(False, False)] * 3 + [(True, False)] * 4 + [(True, True)] * 8
 
 
-def test_a_float_twin_has_no_stages(few, tmp_path):
+def test_a_float_twin_has_no_stages(few_digits, tmp_path):
     staged = replace(SMALL, **PIECES["states in stages"], max_steps=2).twin()
     plain = replace(SMALL, max_steps=2).twin()
-    assert same(trained(staged, few, tmp_path / "staged").model, trained(plain, few, tmp_path / "plain").model)
+    assert same(
+        trained(staged, few_digits, tmp_path / "staged").model, trained(plain, few_digits, tmp_path / "plain").model
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_compiled_training_goes_through_its_stages_and_widths(few, tmp_path, monkeypatch):
+def test_a_compiled_training_goes_through_its_stages_and_widths(few_digits, tmp_path, monkeypatch):
     torch.compiler.reset()
     compile_ = torch.compile
     monkeypatch.setattr(
@@ -211,14 +186,14 @@ def test_a_compiled_training_goes_through_its_stages_and_widths(few, tmp_path, m
     monkeypatch.setattr(loop, "cpp_compiler", lambda: "found")
     stages = {"weight_states_from": 0.25, "act_states_from": 0.5}
     recipe = replace(SMALL, plan="4-M-4", max_steps=4, **stages, **PIECES["annealed surrogate"])
-    compiled = trained(replace(recipe, compile=True), few, tmp_path / "compiled").model.state_dict()
-    for name, tensor in trained(recipe, few, tmp_path / "plain").model.state_dict().items():
+    compiled = trained(replace(recipe, compile=True), few_digits, tmp_path / "compiled").model.state_dict()
+    for name, tensor in trained(recipe, few_digits, tmp_path / "plain").model.state_dict().items():
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
-    constant = trained(replace(recipe, surrogate_width_end=2.0), few, tmp_path / "constant").model.state_dict()
+    constant = trained(replace(recipe, surrogate_width_end=2.0), few_digits, tmp_path / "constant").model.state_dict()
     assert float((constant["parts.conv1.weight"] - compiled["parts.conv1.weight"]).abs().max()) > 1e-3
 
 
-def test_the_surrogate_changes_its_width_evenly(few, tmp_path, monkeypatch):
+def test_the_surrogate_changes_its_width_evenly(few_digits, tmp_path, monkeypatch):
     seen = []
     derivative = Annealed.derivative
 
@@ -228,24 +203,24 @@ def test_the_surrogate_changes_its_width_evenly(few, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Annealed, "derivative", noting)
     recipe = replace(SMALL, max_steps=6, **PIECES["annealed surrogate"])
-    result = trained(recipe, few, tmp_path / "run")
+    result = trained(recipe, few_digits, tmp_path / "run")
     assert len(seen) == 12  # two layers, six steps: 2, 1.75, ..., 0.75
     assert all(torch.equal(found, expected) and bool(found.any()) for found, expected in seen)
     assert "width" not in " ".join(result.model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["triangle", "sigmoid"])
-def test_a_width_that_ends_where_it_began_is_a_constant_one(few, tmp_path, kind):
+def test_a_width_that_ends_where_it_began_is_a_constant_one(few_digits, tmp_path, kind):
     wide = replace(SMALL, surrogate=kind, surrogate_width=2.0, max_steps=3)
-    annealed = trained(replace(wide, surrogate_width_end=2.0), few, tmp_path / "annealed").model
-    assert same(annealed, trained(wide, few, tmp_path / "constant").model)
+    annealed = trained(replace(wide, surrogate_width_end=2.0), few_digits, tmp_path / "annealed").model
+    assert same(annealed, trained(wide, few_digits, tmp_path / "constant").model)
 
 
 @pytest.mark.parametrize("teacher_states", [None, 4])
-def test_a_step_follows_the_labels_and_the_teacher(few, tmp_path, teacher_states):
+def test_a_step_follows_the_labels_and_the_teacher(few_digits, tmp_path, teacher_states):
     """One step of plain SGD, against the equation and autograd; the teacher may be quantized itself."""
     taught_by = replace(SMALL, plan="16", act_states=teacher_states, weight_states=teacher_states, epochs=1)
-    teacher = train(taught_by, few, tmp_path, execution=QUIET).model
+    teacher = train(taught_by, few_digits, tmp_path, execution=QUIET).model
     share, t, lr = 0.3, 2.0, 0.5
     recipe = replace(
         SMALL,
@@ -253,10 +228,10 @@ def test_a_step_follows_the_labels_and_the_teacher(few, tmp_path, teacher_states
         **{"weight_decay": 0.0, "max_steps": 1, "teacher": str(tmp_path)},
         **{"distillation": share, "temperature": t},
     )
-    found = trained(recipe, few, tmp_path / "run").model
-    student = build_model(recipe, few).train()
+    found = trained(recipe, few_digits, tmp_path / "run").model
+    student = build_model(recipe, few_digits).train()
     order = torch.randperm(320, generator=torch.Generator().manual_seed(1))  # of epoch 1 and seed 0
-    codes, labels = few.train.codes[order[:64]], few.train.labels[order[:64]]
+    codes, labels = few_digits.train.codes[order[:64]], few_digits.train.labels[order[:64]]
     logits = student(codes)
     with torch.no_grad():
         p = torch.softmax(teacher.readout.logits(teacher(codes)).double() / t, 1)
@@ -270,23 +245,23 @@ def test_a_step_follows_the_labels_and_the_teacher(few, tmp_path, teacher_states
     assert float(soft.detach()) > 0.01  # so that a wrong share would be seen
 
 
-def test_the_teacher_of_a_run_is_on_record_and_stays_the_same(few, twin, tmp_path):
+def test_the_teacher_of_a_run_is_on_record_and_stays_the_same(few_digits, twin, tmp_path):
     recipe = replace(SMALL, max_steps=6, teacher=str(twin), distillation=0.5)
     out = tmp_path / "run"
     out.mkdir()
-    result = train(recipe, few, out, execution=QUIET)
+    result = train(recipe, few_digits, out, execution=QUIET)
     digest = hashlib.sha256((twin / MODEL).read_bytes()).hexdigest()
     assert read_tensors(out / MODEL)[1]["teacher_sha256"] == result.teacher == digest
-    provenance = fold_run(recipe, few, result, out).provenance
+    provenance = fold_run(recipe, few_digits, result, out).provenance
     assert (provenance["teacher_sha256"], provenance["recipe"]["teacher"]) == (digest, str(twin))
     moved = tmp_path / "twin"
     shutil.copytree(twin, moved)
     other = replace(recipe, teacher=str(moved))
-    trained(other, few, tmp_path / "other")
-    trained(other, few, tmp_path / "other", resume=True)
-    train(replace(SMALL, max_steps=1).twin(), few, moved, execution=QUIET)
+    trained(other, few_digits, tmp_path / "other")
+    trained(other, few_digits, tmp_path / "other", resume=True)
+    train(replace(SMALL, max_steps=1).twin(), few_digits, moved, execution=QUIET)
     with pytest.raises(MaqdError, match="was taught by another network than the one that .*twin' holds now"):
-        trained(other, few, tmp_path / "other", resume=True)
+        trained(other, few_digits, tmp_path / "other", resume=True)
 
 
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(twin, tmp_path, capsys):

@@ -4,6 +4,7 @@ Axis letters: C channels, H height, W width.
 """
 
 import math
+from dataclasses import fields, replace
 
 import torch
 
@@ -23,27 +24,19 @@ def build_model(recipe: Recipe, splits: Splits) -> SpikingNetwork:
     """Return the recipe's untrained network for this data; its weights depend on the seed alone."""
     card = splits.train.card
     torch.manual_seed(recipe.seed)
-    width = recipe.last_surrogate_width
-    annealed = None if recipe.surrogate_width_end is None else Annealed(as_surrogate(recipe.surrogate), width)
+    quantization = recipe.quantization()
+    if recipe.surrogate_width_end is not None:
+        annealed = Annealed(as_surrogate(recipe.surrogate), recipe.surrogate_width_end)
+        quantization = replace(quantization, surrogate=annealed, surrogate_width=1.0)
     return build(
         recipe.model,
         input_shape=card.shape,
         classes=len(card.classes),
-        act_states=recipe.act_states,
-        weight_states=recipe.weight_states,
-        edge_states=recipe.edge_states,
         plan=recipe.plan,
-        signed=recipe.signed,
-        norm=recipe.norm,
-        surrogate=annealed or recipe.surrogate,
-        surrogate_width=1.0 if annealed else width,
-        gain=recipe.gain,
-        bias=recipe.bias,
-        weight_step=recipe.weight_step,
-        pool_first=recipe.pool_first,
         zero_point=_zero_point(recipe, splits.train),
         input_range=(card.low, card.high),
         input_kind=card.kind,
+        **{field.name: getattr(quantization, field.name) for field in fields(quantization)},
     )
 
 
