@@ -231,6 +231,13 @@ def test_a_changed_network_file_is_noticed(study, capsys):
         second.write_bytes(kept[1])
 
 
+def test_a_trial_of_records_has_no_network(study, capsys, tmp_path):
+    board = Board(str(study / "journal.log"), "digits")
+    Board(str(tmp_path / "journal.log"), "digits", board.spec).adopt(board.rows())
+    assert main(["frontier", "digits", "--out", str(tmp_path), "--check"]) == 2
+    assert "was taken over from --records, which keep figures alone" in capsys.readouterr().err
+
+
 def test_a_picked_network_is_exported(study, capsys, tmp_path):
     target = tmp_path / "picked.h5"
     arguments = ["frontier", "digits", "--out", str(study), "--pick", "accuracy>0", "--to", str(target)]

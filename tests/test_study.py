@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 
@@ -52,6 +53,12 @@ def test_tables_of_a_study(tmp_path):
         "| 4 | - | - |",
     ]
     assert "`-`: too narrow" in markdown
+    assert markdown[-6:-2] == [
+        "| act_states \\ weight_states | 3 | float |",
+        "|---|---|---|",
+        "| 2 | 8, 2.00 nJ | - |",
+        "| 4 | - | - |",
+    ]
     latex = tables.study_latex(plain(), "a_b")
     assert r"2 & 3 & 75.00 $\pm$ 7.07 (2) & 2.00 nJ & 8 \\" in latex
     assert r"a\_b" in latex
@@ -99,12 +106,31 @@ def test_a_study_runs_and_writes_its_tables(tmp_path, capsys):
         "--threads",
         "1",
     ]
-    command = [sys.executable, "-m", "maqd_snn", "study", "first-last", *size, "--out", str(tmp_path), "--quiet"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    records, first = tmp_path / "records.json", tmp_path / "first"
+    study = [sys.executable, "-m", "maqd_snn", "study", "first-last", *size, "--quiet", "--records", str(records)]
+    said = subprocess.run([*study, "--out", str(first)], check=True, capture_output=True, text=True).stdout
     assert "| act_states \\ edge_states | 2 | 3 | 15 | 255 |" in said
     assert said.count("(1)") == 8
-    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["study", "first-last", "--out", str(tmp_path), "--tables"]) == 0
-    assert capsys.readouterr().out.count("(1)") == 8
+    assert (first / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["study", "first-last", "--out", str(first), "--tables"]) == 0
+    tables_said = capsys.readouterr().out
+    assert tables_said.count("(1)") == 8
+
+    # Where the storage is not, the records are enough: for tables, and to train what is missing alone.
+    there = tmp_path / "there"
+    assert main(["study", "first-last", "--out", str(there), "--tables", "--records", str(records)]) == 0
+    assert capsys.readouterr().out == tables_said.replace(str(first), str(there))
+    kept = json.loads(records.read_text())
+    whole, lost = records.read_text(), kept["rows"].pop(3)
+    records.write_text(json.dumps(kept))
+    subprocess.run([*study, "--out", str(tmp_path / "second")], check=True, capture_output=True)
+    assert len(list((tmp_path / "second" / "trials").iterdir())) == 1
+    again = json.loads(records.read_text())["rows"]
+    assert again[:3] + again[4:] == kept["rows"]
+    for row in (again[3], lost):
+        row["seconds"] = row["result"]["training_seconds"] = 0
+    assert again[3] == lost
+    assert len(whole.splitlines()) == len(records.read_text().splitlines()) == 8 + 3
+
     assert main(["study", "nothing", "--out", str(tmp_path)]) == 2
     assert "unknown study 'nothing'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from maqd_snn.sweeps import rows as words
 from maqd_snn.sweeps.board import Board, hidden, open_storage
 from maqd_snn.sweeps.journal import JournalFile
 from maqd_snn.sweeps.owner import certainly_gone, this_process
+from maqd_snn.sweeps.records import records_of, write_records
 from maqd_snn.sweeps.rows import Row, hopeless, open_slots
 from maqd_snn.sweeps.space import Axis, Space, Spec, difference, parse_axis, scaled_plan
 from maqd_snn.training import get_recipe
@@ -285,6 +286,53 @@ def test_another_space_is_refused_and_more_trials_extend(tmp_path):
     assert (len(board.slots), len(board.rows())) == (5, 5)
     board.extend(1)  # never fewer
     assert len(board.slots) == 5
+
+
+def test_records_are_taken_over_once_each_and_what_failed_is_tried_again(tmp_path):
+    spec, records = small_spec(), tmp_path / "records.json"
+    result = {"accuracy": 0.5, "energy": 7.0}
+    point = {"act_states": 2, "weight_states": 3}
+    rows = [
+        Row(0, words.TWIN, words.DONE, {}, {"accuracy": 0.9}),
+        Row(1, "1", words.DONE, point, result, seconds=12.5, curve=((1, 0.5, 3.0),)),
+        Row(2, "0", words.SKIPPED, {"act_states": 2, "weight_states": 2}, reason="too narrow"),
+        Row(3, "2", words.FAILED, {"act_states": 4, "weight_states": 2}, reason="no memory"),
+        Row(4, "3", words.RUNNING, {"act_states": 4, "weight_states": 3}),
+    ]
+    write_records(records, spec, rows)
+    board = Board(str(tmp_path / "j.log"), "s", spec)
+    assert board.adopt(records_of(records, spec)) == 3
+    assert board.adopt(records_of(records, spec)) == 0
+    board.extend(None)
+    found = {row.slot: row for row in board.rows()}
+    assert {slot: row.outcome for slot, row in found.items()} == {
+        words.TWIN: words.DONE, "0": words.SKIPPED, "1": words.DONE, "2": words.WAITING, "3": words.WAITING
+    }  # fmt: skip
+    assert replace(found["1"], number=1) == rows[1]
+    assert found["0"].reason == "too narrow"
+    assert [trial.values for trial in board._study.best_trials] == [[0.5, 7.0]]  # the sampler knows them, too
+    assert records_of(tmp_path / "none.json", spec) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "holds no records of a study"),
+        ("[]", "holds no records of a study"),
+        ('{"spec": {}, "rows": []}', "that this version cannot read"),
+        ("SPEC [{}]", "holds no records of a study"),
+        ('SPEC [{"slot": "0", "outcome": "running", "point": {}, "result": {}, "reason": "", "seconds": 1, '
+         '"curve": []}]', "holds no records of a study"),
+        ("OTHER []", r"another space: twin \(False there, True here\)"),
+    ],
+)  # fmt: skip
+def test_records_that_are_none_are_named(tmp_path, text, message):
+    path = tmp_path / "records.json"
+    for name, spec in (("SPEC", small_spec()), ("OTHER", small_spec(twin=False))):
+        text = text.replace(f"{name} ", f'{{"spec": {spec.to_json()}, "rows": ') + "}" * text.startswith(name)
+    path.write_text(text)
+    with pytest.raises(MaqdError, match=message):
+        records_of(path, small_spec())
 
 
 # Whole sweeps, in processes of their own

@@ -157,9 +157,11 @@ def run_folder(row: Any, folder: Path) -> Path:
 
     run: Path = folder / TRIALS / row.folder
     if not (run / NETWORK).is_file():
+        missing = f"the network of trial {row.number} is not in {str(run)!r}; it "
+        if not row.owner:
+            raise MaqdError(missing + "was taken over from --records, which keep figures alone: train it without them")
         raise MaqdError(
-            f"the network of trial {row.number} is not in {str(run)!r}; it was trained on {host_of(row.owner)!r}: "
-            "bring that folder here, or name the study's with --out"
+            f"{missing}was trained on {host_of(row.owner)!r}: bring that folder here, or name the study's with --out"
         )
     return run
 

@@ -18,7 +18,7 @@ from maqd_snn.commands.common import (
     recipe_fields_text,
     write_json,
 )
-from maqd_snn.commands.sweep import place_of, run_study, storage_options, worker_options
+from maqd_snn.commands.sweep import make_folder, place_of, run_study, storage_options, worker_options
 
 DEFAULT_RECIPE = "cifar10-small"
 FILES = ("study.csv", "study.md", "study.tex", "study.json", "study.png")
@@ -33,7 +33,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="trainings of each cell (default: 2)")
     parser.add_argument("--full", action="store_true", help="the recipe's own size, for a GPU")
     parser.add_argument("--images", type=int, metavar="N", help="train on the first N training images alone")
-    parser.add_argument("--tables", action="store_true", help="train nothing; tables of any study as far as it is")
+    parser.add_argument(
+        "--tables", action="store_true", help="train nothing; tables of any study as far as it is, or of --records"
+    )
     worker_options(parser)
     storage_options(parser)
     data_options(parser)
@@ -60,14 +62,20 @@ def _run(options: Options) -> int:
 def _tables(options: Options) -> int:
     from maqd_snn.errors import MaqdError
     from maqd_snn.sweeps.board import Board
+    from maqd_snn.sweeps.records import read_records
     from maqd_snn.sweeps.studies import cells
 
     name, folder, storage = place_of(options)
-    board = Board(storage, name)
-    found = [asdict(cell) for cell in cells(board.rows())]
+    if options.records and options.tables:
+        spec, rows = read_records(options.records)
+    else:
+        board = Board(storage, name)
+        spec, rows = board.spec, board.rows()
+    found = [asdict(cell) for cell in cells(rows)]
     if not any(cell["count"] for cell in found):
         raise MaqdError(f"no training of the study {name!r} is finished yet; let it go on")
-    for path in write_tables(found, _title(name, board.spec), folder):
+    make_folder(folder)
+    for path in write_tables(found, _title(name, spec), folder):
         print(path)
     print((folder / FILES[1]).read_text(encoding="utf-8"))
     write_json(options, found)

@@ -34,6 +34,12 @@ def storage_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|URL",
         help="journal file, or SQL URL as SQLAlchemy writes it (default: in the folder)",
     )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="JSON file that keeps finished trials; those in it are not repeated",
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -132,12 +138,7 @@ def run_study(options: Options, spec: Any) -> int:
     execution = Execution(accelerator=options.accelerator, quiet=True)
     splits = first_images(load_splits(spec.space.recipe.dataset, options.data_root, download=options.download),
                           spec.images)  # fmt: skip
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaqdError(
-            f"cannot create the folder {str(folder)!r}: {error.strerror}; give another with --out"
-        ) from error
+    make_folder(folder)
     board = Board(storage, name, spec)
     if options.worker is not None:
         import torch
@@ -150,14 +151,29 @@ def run_study(options: Options, spec: Any) -> int:
     return _lead(options, board, folder, workers, threads)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a study; raises MaqdError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaqdError(
+            f"cannot create the folder {str(folder)!r}: {error.strerror}; give another with --out"
+        ) from error
+
+
 def _lead(options: Options, board: Any, folder: Path, workers: int, threads: int) -> int:
     from maqd_snn.sweeps.crew import run_crew
     from maqd_snn.sweeps.progress import progress_line
+    from maqd_snn.sweeps.records import records_of, write_records
 
+    if options.records:
+        board.adopt(records_of(options.records, board.spec))
     board.extend(options.trials)
     say = (lambda line: None) if options.quiet else (lambda line: print(line, file=sys.stderr, flush=True))
     left, number = run_crew(board, options.arguments, workers, threads, say)
     rows = board.rows()
+    if options.records:
+        write_records(options.records, board.spec, rows)
     print(f"{progress_line(rows, len(board.slots), board.spec.objectives)}; in {folder}")
     for row in rows:
         if row.outcome in ("skipped", "failed"):

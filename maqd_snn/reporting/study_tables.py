@@ -4,7 +4,7 @@ A cell is a table with `point` (axis -> value), `count` (seeds), `mean` and `dev
 `energy` (pJ) and `synops` per image, and `reason`; what is missing is None or empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,7 @@ def study_markdown(cells: Cells, title: str) -> str:
     """Return the table of a study: a grid where it has two axes, else a line a cell."""
     axes = list(dict.fromkeys(name for cell in cells for name in cell["point"]))
     if len(axes) == 2:
-        rows, columns, at = grid(cells)
-        lines = [f"| {axes[0]} \\ {axes[1]} | " + " | ".join(map(value_text, columns)) + " |"]
-        lines.append("|---" * (len(columns) + 1) + "|")
-        for row in rows:
-            found = [accuracy_text(at[row, column]) if (row, column) in at else "-" for column in columns]
-            lines.append(f"| {value_text(row)} | " + " | ".join(found) + " |")
+        lines = _grid_lines(cells, accuracy_text)
     else:
         lines = ["| " + " | ".join([*axes, "accuracy", "energy", "SynOps"]) + " |", "|---" * (len(axes) + 3) + "|"]
         for cell in cells:
@@ -86,7 +81,22 @@ def study_markdown(cells: Cells, title: str) -> str:
     missing = sorted({cell["reason"] for cell in cells if cell["reason"]})
     notes = [f"\n{title}: validation accuracy in %, mean ± deviation (seeds)."]
     notes += [f"\n`-`: {reason}" for reason in missing]
+    if len(axes) == 2 and any(cell["synops"] is not None for cell in cells):
+        costs = _grid_lines(cells, lambda cell: ", ".join(dict.fromkeys(reversed(_costs(cell)))))
+        notes += ["", *costs, f"\n{title}: SynOps and energy per image, means; `-`: no integer network."]
     return "\n".join([*lines, *notes]) + "\n"
+
+
+def _grid_lines(cells: Cells, text: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    """The lines of a table of two axes, with a text for each cell."""
+    axes = list(cells[0]["point"])
+    rows, columns, at = grid(cells)
+    lines = [f"| {axes[0]} \\ {axes[1]} | " + " | ".join(map(value_text, columns)) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for row in rows:
+        found = [text(at[row, column]) if (row, column) in at else "-" for column in columns]
+        lines.append(f"| {value_text(row)} | " + " | ".join(found) + " |")
+    return lines
 
 
 def _costs(cell: Mapping[str, Any]) -> list[str]:

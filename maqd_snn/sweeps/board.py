@@ -232,7 +232,7 @@ class Board:
             reason=attributes.get("reason", ""),
             owner=attributes.get("owner", ""),
             beat=int(attributes.get("beat", 0)),
-            seconds=(ended - begun).total_seconds() if begun and ended else None,
+            seconds=attributes.get("seconds") or ((ended - begun).total_seconds() if begun and ended else None),
             curve=tuple((int(e), float(a), float(w)) for e, a, w in attributes.get("curve", ())),
         )
 
@@ -258,6 +258,39 @@ class Board:
                 attributes = {"slot": slot, **({"previous": before[-1].number} if before else {})}
                 self._study.enqueue_trial(dict(point), user_attrs=attributes)
         return self.rows()
+
+    def adopt(self, rows: Sequence[Row]) -> int:
+        """Take over trials that were settled elsewhere, for slots that have none yet; return how many."""
+        taken = set() or {row.slot for row in self.rows() if row.outcome != words.SURPLUS}
+        create, state = self.optuna.trial.create_trial, self.optuna.trial.TrialState
+        known = {axis.name: _distribution(self.optuna.distributions, axis) for axis in self.spec.space.axes}
+        new = [row for row in rows if row.slot not in taken]
+        for row in new:
+            values = self._values(row.slot, row.result) if row.outcome == words.DONE else None
+            attributes = {
+                "slot": row.slot,
+                "outcome": row.outcome,
+                "result": dict(row.result),
+                "reason": row.reason,
+                "seconds": row.seconds,
+                "curve": [list(entry) for entry in row.curve],
+            }
+            trial = create(
+                state=state.FAIL if values is None else state.COMPLETE,
+                values=values,
+                params=dict(row.point),
+                distributions={name: known[name] for name in row.point},
+                user_attrs=attributes,
+            )
+            with reached(self.where):
+                self._study.add_trial(trial)
+        return len(new)
+
+    def _values(self, slot: str, result: Mapping[str, Any]) -> list[float] | None:
+        """What the sampler is told of a trial: the objectives, where each of them has a value."""
+        values = [result.get(name) for name in self.spec.objectives]
+        known = [float(value) for value in values if value is not None]
+        return None if slot == TWIN or len(known) < len(values) else known
 
     def _is_stale(self, row: Row, now: float) -> bool:
         beat, since = self._seen.get(row.number, (-1, now))
@@ -319,9 +352,8 @@ class Board:
         _patiently(lambda: self._note(task.number, curve=[list(entry) for entry in curve]))
 
     def done(self, task: Task, result: Mapping[str, Any]) -> None:
-        """Note a finished trial. The sampler is told the objectives where each of them has a value."""
-        values = [result.get(name) for name in self.spec.objectives]
-        known = None if task.slot == TWIN or any(value is None for value in values) else values
+        """Note a finished trial."""
+        known = self._values(task.slot, result)
         self._end(task, known, {"result": dict(result), "values": known, "outcome": words.DONE})
 
     def ended(self, task: Task, outcome: str, reason: str) -> None:
@@ -363,6 +395,14 @@ def _suggest(trial: Any, axis: Axis) -> Any:
     if isinstance(axis.low, int) and isinstance(axis.high, int):
         return trial.suggest_int(axis.name, axis.low, axis.high, log=axis.log)
     return trial.suggest_float(axis.name, axis.low, axis.high, log=axis.log)
+
+
+def _distribution(distributions: Any, axis: Axis) -> Any:
+    if axis.choices:
+        return distributions.CategoricalDistribution(list(axis.choices))
+    whole = isinstance(axis.low, int) and isinstance(axis.high, int)
+    kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+    return kind(axis.low, axis.high, log=axis.log)
 
 
 def _patiently(act: Callable[[], T]) -> T:

@@ -1,0 +1,68 @@
+"""The settled trials of a study as a file of plain JSON: to keep, and to go on from where the storage is not."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from maqd_snn.errors import MaqdError
+from maqd_snn.files import write_text
+from maqd_snn.sweeps.rows import DONE, PRUNED, SKIPPED, Row
+from maqd_snn.sweeps.space import Spec, difference
+
+LASTING = (DONE, PRUNED, SKIPPED)  # what failed for another reason is tried again
+KEPT = ("slot", "outcome", "point", "result", "reason", "seconds", "curve")  # of a row: what is the same everywhere
+LARGEST = 1 << 26  # bytes of a file
+
+
+def write_records(path: Path, spec: Spec, rows: Iterable[Row]) -> None:
+    """Write the space of a study and its settled trials, one a line, in the order of their slots."""
+    settled = sorted(
+        (row for row in rows if row.slot and row.outcome in LASTING), key=lambda row: (len(row.slot), row.slot)
+    )
+    kept = [{name: value for name, value in asdict(row).items() if name in KEPT} for row in settled]
+    lines = ",\n  ".join(json.dumps(row) for row in kept)
+    write_text(path, f'{{"spec": {spec.to_json()},\n "rows": [\n  {lines}\n]}}\n')
+
+
+def read_records(path: Path) -> tuple[Spec, list[Row]]:
+    """Return the study and the trials that `write_records` kept; a row's number says nothing.
+
+    Raises:
+        MaqdError: there is no such file, or it is none of `write_records`.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise MaqdError(f"{str(path)!r} has more than {LARGEST >> 20} MiB; is it a file of --records?")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Spec.from_json(json.dumps(values["spec"])), [_row(entry) for entry in values["rows"]]
+    except OSError as error:
+        raise MaqdError(f"cannot read {str(path)!r}: {error.strerror}; give another with --records") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MaqdError(
+            f"{str(path)!r} holds no records of a study ({error!r}); give another with --records"
+        ) from error
+
+
+def records_of(path: Path, spec: Spec) -> list[Row]:
+    """Return the trials of `read_records` for the study `spec`; none where there is no file.
+
+    Raises:
+        MaqdError: as `read_records`, or the study has another space.
+    """
+    if not path.exists():
+        return []
+    stored, rows = read_records(path)
+    if words := difference(stored, spec):
+        raise MaqdError(
+            f"{str(path)!r} is of a study with another space: {words}; give the same options, or another --records"
+        )
+    return rows
+
+
+def _row(entry: dict[str, Any]) -> Row:
+    row = Row(number=-1, **{name: entry[name] for name in KEPT})
+    if not isinstance(row.slot, str) or row.outcome not in LASTING or not isinstance(row.point, dict):
+        raise ValueError(f"a trial of slot {row.slot!r} with outcome {row.outcome!r}")
+    return row
