@@ -1,5 +1,6 @@
 """Atomic writing: a file either has its whole new content or keeps the old one."""
 
+import fcntl
 import os
 import re
 import secrets
@@ -59,6 +60,41 @@ def remove_temporaries(folder: str | os.PathLike[str]) -> None:
     for path in Path(folder).iterdir():
         if re.fullmatch(r"\.[0-9a-f]{16}\.tmp(\..*)?", path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes that ask, too, out of `folder` meanwhile; the system takes the claim back from the dead.
+
+    Nothing is written. Where a file system knows no locks, there are none.
+
+    Raises:
+        MaqdError: another process has it, or there is no such folder.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with claimed(folder), claimed(folder):
+    ...     pass
+    Traceback (most recent call last):
+      ...
+    maqd_snn.errors.MaqdError: another process is writing in '...'; let it end, or give another folder
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise MaqdError(f"cannot open the folder {str(folder)!r}: {error.strerror}; create it first") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MaqdError(
+                f"another process is writing in {str(folder)!r}; let it end, or give another folder"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -24,7 +24,7 @@ from maqd_snn._version import __version__
 from maqd_snn.baselines import baselines, break_even
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError, MissingExtraError
-from maqd_snn.files import remove_temporaries, write_text
+from maqd_snn.files import claimed, remove_temporaries, write_text
 from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
 from maqd_snn.integer import IntegerNetwork, load
@@ -62,11 +62,20 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
 
     Raises:
         MaqdError: the folder holds a run and neither `resume` nor `overwrite` is given; `resume` with another recipe;
-            the folder holds something else; it cannot be written.
+            the folder holds something else, or another process trains in it; it cannot be written.
     """
-    file = out / RECIPE
     if out.exists() and not out.is_dir():
         raise MaqdError(f"{str(out)!r} is a file; give a folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MaqdError(f"cannot create the folder {str(out)!r}: {error.strerror}; give another with --out") from error
+    with claimed(out):
+        _open_run(out, recipe, resume, overwrite)
+
+
+def _open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    file = out / RECIPE
     if file.is_file():
         remove_temporaries(out)
     # A recipe alone is a run that never got to its first checkpoint: nothing is lost with it.
@@ -83,12 +92,8 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
                 path.unlink()
             elif path.name == TENSORBOARD and path.is_dir():
                 shutil.rmtree(path)
-    elif out.is_dir() and not file.is_file() and any(out.iterdir()):
+    elif not file.is_file() and any(out.iterdir()):
         raise MaqdError(f"{str(out)!r} is not empty and holds no run; give another folder with --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MaqdError(f"cannot create the folder {str(out)!r}: {error.strerror}; give another with --out") from error
     write_text(file, recipe.to_json())
 
 

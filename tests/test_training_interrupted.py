@@ -55,6 +55,12 @@ def test_killed_stopped_and_without_disk_it_ends_with_the_same_bits(tmp_path):
 
     process = start_and_wait(out)
     time.sleep(moments.uniform(0, 0.3))
+    process.send_signal(signal.SIGSTOP)
+    for options in ((), ("--lr", "0.5", "--overwrite")):  # a second one in the same folder changes nothing
+        before = {path: path.read_bytes() for path in out.iterdir()}
+        said = f"maqd train: another process is writing in {str(out)!r}; let it end, or give another folder\n"
+        assert finish(start(out, *options)) == (2, said)
+        assert {path: path.read_bytes() for path in out.iterdir()} == before
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
     for path in (out / CHECKPOINT, previous(out / CHECKPOINT)):

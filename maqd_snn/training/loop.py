@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.errors import MaqdError
-from maqd_snn.files import remove_temporaries, write_text
+from maqd_snn.files import claimed, remove_temporaries, write_text
 from maqd_snn.graph import SpikingNetwork, Watch
 from maqd_snn.normalization import FoldableNorm
 from maqd_snn.surrogate import Annealed
@@ -161,21 +161,23 @@ def fit(
         after_epoch: called with the epochs so far after each of them, all saved; what it raises ends the training.
 
     Raises:
-        MaqdError: a checkpoint of another recipe, an unwritable folder, a loss or gradient that is not finite (the
-            layer that first produced it is named), processes that cannot share the batch.
+        MaqdError: a checkpoint of another recipe, an unwritable folder or one in which another process trains, a loss
+            or gradient that is not finite (the layer that first produced it is named), processes that cannot share the
+            batch.
         Stopped: SIGINT or SIGTERM came; everything up to the last step is saved.
     """
     execution = execution or Execution()
     team = team or join(execution)
-    if team.writer:
-        remove_temporaries(out)
-    training = Training(recipe, splits, out, execution, team)
-    training.after_epoch = after_epoch
-    if resume and (out / CHECKPOINT).exists():
-        training.restore()
-    with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
-        training.run(flag, quiet or execution.quiet or not team.writer)
-    return training.result()
+    with claimed(out) if team.writer else nullcontext():
+        if team.writer:
+            remove_temporaries(out)
+        training = Training(recipe, splits, out, execution, team)
+        training.after_epoch = after_epoch
+        if resume and (out / CHECKPOINT).exists():
+            training.restore()
+        with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
+            training.run(flag, quiet or execution.quiet or not team.writer)
+        return training.result()
 
 
 @contextmanager
