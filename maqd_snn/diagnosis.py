@@ -17,7 +17,6 @@ from maqd_snn.graph import Node, SpikingNetwork
 from maqd_snn.layers import Conv2d, NormSpike, Part, QuantizedProduct
 from maqd_snn.normalization import FoldableNorm
 from maqd_snn.spike import normalize
-from maqd_snn.weights import standardize
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -36,7 +35,7 @@ class FloatProduct(Part):
 
     def forward(self, *values: Tensor) -> Tensor:
         product, x = self.product, values[0].float()
-        weight = standardize(product.weight) / (product.step or 1.0)
+        weight = product.scaled() / (product.step or 1.0)
         if isinstance(product, Conv2d):
             return F.conv2d(x, weight, None, product.stride, product.padding, product.dilation, product.groups)
         return F.linear(x, weight)
@@ -219,8 +218,9 @@ def _levels(name: str, part: Part, counts: Tensor) -> Levels:
 class QuantizationError:
     """Mean squared error of rounding and clipping, over the mean square of what was rounded.
 
-    For weights that is the standardized weight v against s*q. For activations it is max(0, y), with y = n*(a*z + b) (y
-    itself where levels are signed), against the level k; `clipped` is the part of the error where y lies above n.
+    For weights that is the standardized weight v, over what is learned of its step, against s*q. For activations it is
+    max(0, y), with y = n*(a*z + b) (y itself where levels are signed), against the level k; `clipped` is the part of
+    the error where y lies above n.
     """
 
     name: str
@@ -251,7 +251,7 @@ def quantization_errors(model: SpikingNetwork, batches: Batches) -> list[Quantiz
     for name in model.names:
         part = model.part(name)
         if isinstance(part, QuantizedProduct) and part.states is not None and part.step is not None:
-            v = standardize(part.weight).double()
+            v = part.scaled().double()
             q = part.codes().double()
             top = part.step * float(q.abs().max())
             error = (v - part.step * q).square()

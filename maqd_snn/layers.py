@@ -21,9 +21,11 @@ from maqd_snn.rounding import round_clip_codes
 from maqd_snn.spike import check_activation_states, normalize, normalize_and_level, spike
 from maqd_snn.surrogate import Surrogate, as_surrogate
 from maqd_snn.weights import (
+    STEP_SHARED_BY,
     check_weight_states,
     default_weight_step,
     largest_weight_code,
+    scale_weights,
     standardize,
     weight_codes,
 )
@@ -70,12 +72,16 @@ class QuantizedProduct(Part):
         states: number of weight states, 2..255, or None.
         step: distance of neighbouring codes in units of the standardized weight; None takes the one of least squared
             error for a unit normal.
+        learned_step: `layer` or `channel` (each output channel): the step is learned from there on, see
+            `weights.scale_weights`; `log_scale` is then the logarithm of `step` over it. None keeps it.
 
     Raises:
         MaqdError: states outside 2..255, or a worst case of 2^53 and above.
     """
 
-    def __init__(self, shape: tuple[int, ...], states: int | None, step: float | None) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], states: int | None, step: float | None, learned_step: str | None = None
+    ) -> None:
         super().__init__()
         if math.prod(shape) > MAX_WEIGHTS:
             raise MaqdError(f"a layer of weights {shape} has more than 2^31 of them; make it narrower")
@@ -86,6 +92,11 @@ class QuantizedProduct(Part):
             self.step = default_weight_step(states) if step is None else step
         self.weight = nn.Parameter(torch.empty(shape))
         nn.init.kaiming_normal_(self.weight)
+        if learned_step not in (None, *STEP_SHARED_BY):
+            raise MaqdError(f"learned_step is one of {', '.join(STEP_SHARED_BY)}, or None, got {learned_step!r}")
+        self.log_scale: nn.Parameter | None = None
+        if learned_step is not None and states is not None:
+            self.log_scale = nn.Parameter(torch.zeros(shape[0] if learned_step == "channel" else 1))
 
     @property
     def fan_in(self) -> int:
@@ -102,10 +113,14 @@ class QuantizedProduct(Part):
         self.wide = worst >= FLOAT32_EXACT
         return worst
 
+    def scaled(self) -> Tensor:
+        """Return what is rounded with `step`: the standardized weights, over the learned part of their step."""
+        v = standardize(self.weight)
+        return v if self.log_scale is None else scale_weights(v, self.log_scale)
+
     def codes(self) -> Tensor:
         """Return the integer weight codes (for states None: the standardized weights), in the shape of the weight."""
-        v = standardize(self.weight)
-        return v if self.states is None else weight_codes(v, self.states, self.step)
+        return self.scaled() if self.states is None else weight_codes(self.scaled(), self.states, self.step)
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and the weight codes in the precision of the product."""
@@ -120,7 +135,7 @@ class Conv2d(QuantizedProduct):
         in_channels, out_channels: I and O, multiples of `groups`.
         kernel, stride, padding, dilation: one whole number or (height, width).
         groups: channel groups.
-        states, step: see `QuantizedProduct`.
+        states, step, learned_step: see `QuantizedProduct`.
 
     >>> layer = Conv2d(3, 8, kernel=3, padding=1, states=3).eval()
     >>> z = layer(torch.randint(-128, 128, (2, 3, 8, 8)).float())
@@ -139,13 +154,14 @@ class Conv2d(QuantizedProduct):
         groups: int = 1,
         states: int | None = 3,
         step: float | None = None,
+        learned_step: str | None = None,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise MaqdError(
                 f"groups must divide the channels, got {groups} groups for {in_channels} -> {out_channels} channels"
             )
         size = pair(kernel, "kernel", 1)
-        super().__init__((out_channels, in_channels // groups, *size), states, step)
+        super().__init__((out_channels, in_channels // groups, *size), states, step, learned_step)
         self.stride = pair(stride, "stride", 1)
         self.padding = pair(padding, "padding", 0)
         self.dilation = pair(dilation, "dilation", 1)
@@ -166,8 +182,15 @@ class Linear(QuantizedProduct):
     torch.Size([1, 2])
     """
 
-    def __init__(self, inputs: int, outputs: int, states: int | None = 3, step: float | None = None) -> None:
-        super().__init__((outputs, inputs), states, step)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        states: int | None = 3,
+        step: float | None = None,
+        learned_step: str | None = None,
+    ) -> None:
+        super().__init__((outputs, inputs), states, step, learned_step)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, states={self.states}"

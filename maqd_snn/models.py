@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from maqd_snn.integer.geometry import output_size
 from maqd_snn.layers import Part
 from maqd_snn.spike import check_activation_states, least_squares_gain
 from maqd_snn.surrogate import Surrogate, as_surrogate, widened
-from maqd_snn.weights import check_weight_states, default_weight_step
+from maqd_snn.weights import STEP_SHARED_BY, check_weight_states, default_weight_step
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Quantization:
 
     `edge_states` are the weight states of the first and last layer; `pool_first` pools accumulators before the norm.
     `gain` is where every gain of the normalizations starts, None the one of least squared error (`least_squares_gain`);
-    `bias` is where every bias of them starts.
+    `bias` is where every bias of them starts. `weight_step` and `learned_step` are those of the hidden layers.
     """
 
     act_states: int | None = 2
@@ -42,6 +42,7 @@ class Quantization:
     gain: float | None = 1.0
     bias: float = 0.0
     weight_step: float | None = None
+    learned_step: str | None = None
     pool_first: bool = False
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class Quantization:
                 check_weight_states(states)
         if self.weight_step is not None and not 0 < self.weight_step < math.inf:
             raise MaqdError(f"weight_step must be above 0 and finite, got {self.weight_step}")
+        if self.learned_step not in (None, *STEP_SHARED_BY):
+            raise MaqdError(f"learned_step is one of {', '.join(STEP_SHARED_BY)}, or none, got {self.learned_step!r}")
         if self.norm not in layers.NORMALIZATIONS:
             raise unknown_name("normalization", self.norm, layers.NORMALIZATIONS)
         if self.gain is not None and not 0 < self.gain < math.inf:
@@ -77,6 +80,11 @@ class Quantization:
         return 0.0 if self.act_states is None else self.bias
 
     @property
+    def steps(self) -> dict[str, Any]:
+        """The options of a hidden product about its step."""
+        return {"step": self.weight_step, "learned_step": self.learned_step}
+
+    @property
     def edge(self) -> int | None:
         """Weight states of the first and last layer: in the float twin they are float, too."""
         return None if self.weight_states is None else self.edge_states
@@ -98,10 +106,10 @@ class _Builder:
 
     def conv(self, name: str, channels: int, kernel: int, stride: int = 1, edge: bool = False, source: str = "") -> str:
         states = self.q.edge if edge else self.q.weight_states
-        step = None if edge else self.q.weight_step
+        steps: dict[str, Any] = {} if edge else self.q.steps
         in_channels, height, width = self.shape
         padding = (kernel - 1) // 2
-        part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, step=step)
+        part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, **steps)
         pairs = (kernel, kernel), (stride, stride), (padding, padding)
         self.shape = (channels, *output_size((height, width), *pairs))
         return self.add(name, part, *((source,) if source else ()))
@@ -156,8 +164,8 @@ def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     builder.flatten()
     for index, width in enumerate(_widths("256-256" if plan is None else plan, "", "256-256"), start=1):
         states = q.edge if index == 1 else q.weight_states
-        step = None if index == 1 else q.weight_step
-        builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, step))
+        steps: dict[str, Any] = {} if index == 1 else q.steps
+        builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, **steps))
         builder.shape = (int(width),)
         builder.spike(f"spike{index}")
     return builder.classifier(classes)
@@ -251,6 +259,7 @@ def build(
     gain: float | None = 1.0,
     bias: float = 0.0,
     weight_step: float | None = None,
+    learned_step: str | None = None,
     pool_first: bool = False,
     zero_point: int = 0,
     input_range: tuple[int, int] = (0, 255),
@@ -273,6 +282,7 @@ def build(
             half of a unit normal with least squared error.
         bias: where the biases of the normalizations start; level 1 is reached at 1/(2n), n = act_states - 1.
         weight_step: distance of neighbouring hidden weight codes; None takes the one of least squared error.
+        learned_step: `layer` or `channel`: that distance is learned from there on, one for each of them; None keeps it.
         pool_first: pool accumulators before the norm instead of levels after the spike.
         zero_point, input_range, input_kind: the input codes, see `InputSpec`.
 
@@ -300,6 +310,7 @@ def build(
         gain=gain,
         bias=bias,
         weight_step=weight_step,
+        learned_step=learned_step,
         pool_first=pool_first,
     )
     low, high = input_range

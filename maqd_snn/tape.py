@@ -45,6 +45,7 @@ from maqd_snn.spike import level, normalize
 from maqd_snn.surrogate import Rectangle, Surrogate, staircase_derivative
 from maqd_snn.weights import (
     largest_weight_code,
+    scale_weights,
     standardize,
     standardize_backward,
     weight_codes,
@@ -470,28 +471,41 @@ class Scores(Step):
 class Codes:
     """How the weight in this place of the network's list becomes codes.
 
-    `states` None keeps the standardized floats, over the step if there is one.
+    `states` None keeps the standardized floats, over the step if there is one. `scale` is the place of what is learned
+    of the step, if it is.
     """
 
     place: int
     states: int | None
     step: float | None
+    scale: int | None = None
 
-    def forward(self, weight: Tensor) -> Tensor:
+    def forward(self, parameters: Sequence[Tensor]) -> Tensor:
         """Return the codes in the smallest type that holds them."""
-        v = standardize(weight)
+        v = self._scaled(standardize(parameters[self.place]), parameters)
         if self.states is None:
             return v if self.step is None else v / self.step
         top = largest_weight_code(self.states)
         return weight_codes(v, self.states, self.step).to(Span(-top, top).dtype)
 
-    def backward(self, grad: Tensor, weight: Tensor) -> Tensor:
-        """Return the gradient of the weight, given that of its codes."""
+    def backward(self, grad: Tensor, parameters: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Return the gradients of the parameters by their places, given that of the codes."""
+        weight = parameters[self.place]
+        found: dict[int, Tensor] = {}
+        v = self._scaled(standardize(weight), parameters)
         if self.states is not None:
-            grad = weight_codes_backward(grad, standardize(weight), self.states, self.step)
+            grad = weight_codes_backward(grad, v, self.states, self.step)
         elif self.step is not None:
             grad = grad / self.step
-        return standardize_backward(grad, weight)
+        if self.scale is not None:
+            log_scale = parameters[self.scale]
+            of_channels = (grad * v).flatten(1).sum(1)
+            found[self.scale] = of_channels if len(log_scale) == len(weight) else of_channels.sum().view(1)
+            grad = scale_weights(grad, log_scale)
+        return found | {self.place: standardize_backward(grad, weight)}
+
+    def _scaled(self, v: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        return v if self.scale is None else scale_weights(v, parameters[self.scale])
 
 
 @dataclass(frozen=True)
@@ -523,7 +537,7 @@ class Tape:
         """
         operands = list(parameters)
         for of in self.codes:
-            operands[of.place] = of.forward(parameters[of.place])
+            operands[of.place] = of.forward(parameters)
         return [*operands, torch.stack([p.sum() for p in parameters]).sum() * 0]
 
     def forward(
@@ -570,7 +584,7 @@ class Tape:
             store.pop(index + 1, None)  # read by later steps only
             self._step_back(index, grads, found, store, extras[index], operands, batch, charged)
         for of_codes in self.codes:
-            found[of_codes.place] = of_codes.backward(found[of_codes.place], parameters[of_codes.place])
+            found.update(of_codes.backward(found[of_codes.place], parameters))
         return [found[place] for place in range(len(parameters))]
 
     def _step_back(
@@ -771,11 +785,12 @@ def tape_of(
                 f"{', '.join(kind.__name__ for kind in RULES)}; add one, or train with model(codes) itself"
             )
         inputs = tuple(value_of[used] for used in model.inputs_of[name])
-        if isinstance(part, layers.Readout | layers.QuantizedProduct | layers.NormSpike):
+        parameters: tuple[int, ...] = ()
+        if isinstance(part, layers.QuantizedProduct):
+            parameters = (place[id(part.weight)],)
+        elif isinstance(part, layers.Readout | layers.NormSpike):
             owner: nn.Module = part.norm if isinstance(part, layers.NormSpike) else part
             parameters = tuple(place[id(parameter)] for parameter in owner.parameters())
-        else:
-            parameters = ()
         last = len(steps) == len(model.names) - 2
         at = At(
             name,
@@ -788,7 +803,8 @@ def tape_of(
         )
         step, span, shape = RULES[type(part)](part, at)
         if isinstance(part, layers.QuantizedProduct):
-            codes.append(Codes(parameters[0], None if stage.float_weights else part.states, part.step))
+            scale = None if part.log_scale is None else place[id(part.log_scale)]
+            codes.append(Codes(parameters[0], None if stage.float_weights else part.states, part.step, scale))
         steps.append(step)
         spans.append(span)
         shapes.append(shape)

@@ -11,6 +11,7 @@ from maqd_snn.errors import MaqdError
 from maqd_snn.rounding import floor_clip, round_clip_codes
 
 MAX_WEIGHT_STATES = 255
+STEP_SHARED_BY = ("layer", "channel")  # the weights that a learned step may be common to
 
 
 def check_weight_states(states: int) -> int:
@@ -102,6 +103,22 @@ def _squared_error(step: float, codes: tuple[int, ...]) -> float:
         tail = math.erfc(boundary / math.sqrt(2)) / 2
         error += (above**2 - below**2) * tail - 2 * (above - below) * density
     return error
+
+
+def scale_weights(v: Tensor, log_scale: Tensor) -> Tensor:
+    """Return v * exp(t), t one number for the layer, (1,), or for each output channel, (O,).
+
+    Rounded with the step s this is v rounded with the step s*exp(-t), so learning t is learning the step. Straight
+    through, dL/dt is the sum of dL/dq * v/s over the weights that are not clipped. Where the loss does not see a factor
+    of q (the normalization takes it out), sum(dL/dq * q) = 0, and dL/dt is minus the step's own gradient times the step
+    as in LSQ: the sum of dL/dq * (q - v/s) over what is not clipped and of dL/dq * q over what is.
+
+    Source: LSQ, Esser et al., arXiv 1902.08153; without its scale of the gradient, which Adam would take out again.
+
+    >>> scale_weights(torch.ones(2, 3), torch.tensor([0.0, 2.0]).log1p()).tolist()
+    [[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]
+    """
+    return v * log_scale.exp().view(-1, *[1] * (v.ndim - 1))
 
 
 def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:

@@ -89,6 +89,10 @@ def make_model() -> MakeModel:
                     of.gain[1:2] = -of.gain[1:2].abs() - 0.1
                     of.gain[2:3] = of.gain[2:3].abs() + 0.1
                     of.bias.normal_()
+                for name in model.names:
+                    log_scale = getattr(model.part(name), "log_scale", None)
+                    if log_scale is not None:
+                        log_scale.normal_(0, 0.3)
                 readout = model.readout
                 readout.bias.copy_(torch.randn_like(readout.bias) * readout.unit * 5)
         return model.eval()

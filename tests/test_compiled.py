@@ -41,7 +41,7 @@ def _assert_close(found: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, li
     ("family", "options"),
     [
         ("resnet", {"signed": True, "norm": "lbn-channel-mean", "plan": "4-8", "input_shape": (2, 4, 4)}),
-        ("vgg", {"pool_first": True, "norm": "batchnorm", "plan": "4-M-4-S"}),
+        ("vgg", {"pool_first": True, "norm": "batchnorm", "plan": "4-M-4-S", "learned_step": "layer"}),
     ],
 )
 def test_a_step_traces_without_a_break(make_model, random_codes, monkeypatch, family, options) -> None:

@@ -78,6 +78,8 @@ def test_zero_mismatches(make_model, random_codes, family, act_states, weight_st
         {"input_range": (0, 3), "zero_point": 0, "input_kind": "events"},
         {"edge_states": 2},
         {"edge_states": 16, "weight_step": 0.3},
+        {"learned_step": "channel"},
+        {"learned_step": "layer", "weight_step": 0.5},
     ],
     ids=str,
 )

@@ -1,5 +1,7 @@
 """Building networks: the families' shapes and rules, and one clear sentence for what cannot be built."""
 
+import math
+
 import pytest
 import torch
 
@@ -39,6 +41,29 @@ def test_the_weight_step_is_that_of_the_hidden_layers():
         assert model.part(hidden).step == 2.0 != other.part(hidden).step
         for edge in (first, "classifier"):
             assert model.part(edge).step == other.part(edge).step
+
+
+@pytest.mark.parametrize(("family", "hidden"), [("vgg", "conv2"), ("mlp", "fc2"), ("resnet", "block1_conv1")])
+def test_learned_steps_are_those_of_the_hidden_layers_and_begin_at_the_fixed_one(family, hidden):
+    plan = {"vgg": "8-M-16", "mlp": "8-8", "resnet": "8-8"}[family]
+    torch.manual_seed(1)
+    fixed = build(family, plan=plan, weight_step=0.9)
+    for learned, shape in (("layer", (1,)), ("channel", fixed.part(hidden).weight.shape[:1])):
+        torch.manual_seed(1)
+        model = build(family, plan=plan, weight_step=0.9, learned_step=learned)
+        own = {name for name, _ in model.named_parameters()} - {name for name, _ in fixed.named_parameters()}
+        products = [n for n in model.names if isinstance(model.part(n), layers.QuantizedProduct)][1:-1]
+        assert hidden in products
+        assert own == {f"parts.{name}.log_scale" for name in products}
+        assert model.part(hidden).log_scale.shape == shape
+        assert torch.equal(model.part(hidden).codes(), fixed.part(hidden).codes())
+        with torch.no_grad():
+            model.part(hidden).log_scale.fill_(math.log(0.9 / 0.3))
+        again = build(family, plan=plan, weight_step=0.3).part(hidden)
+        again.load_state_dict({"weight": model.part(hidden).weight})
+        assert torch.equal(model.part(hidden).codes(), again.codes())
+    assert not any("log_scale" in name for name in build(family, plan=plan, weight_states=None,
+                                                         learned_step="layer").state_dict())  # fmt: skip
 
 
 def test_the_residual_stream_is_a_sum_of_accumulators_behind_the_first_spike():
@@ -85,6 +110,7 @@ def test_pool_first_pools_accumulators():
         ({"weight_states": 1}, "weight states must be a whole number from 2 to 255, got 1"),
         ({"edge_states": 256}, "weight states must be a whole number from 2 to 255, got 256"),
         ({"weight_step": float("inf")}, "weight_step must be above 0 and finite"),
+        ({"learned_step": "filter"}, "learned_step is one of layer, channel, or none, got 'filter'"),
         ({"norm": "layernorm"}, "unknown normalization 'layernorm'.*batchnorm, groupnorm, lbn"),
         ({"surrogate": "box"}, "unknown surrogate 'box'"),
         ({"model": "mlp", "plan": "1"}, "classifier: a filter of one weight cannot be standardized"),

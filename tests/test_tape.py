@@ -29,6 +29,8 @@ CASES = {
     "per-sample": ("resnet", 2, 3, {"norm": "lbn-sample"}),
     "channel-mean": ("vgg", 4, 3, {"norm": "lbn-channel-mean"}),
     "batchnorm": ("resnet", 2, 3, {"norm": "batchnorm"}),
+    "learned-steps": ("vgg", 2, 3, {"learned_step": "channel"}),
+    "learned-step": ("resnet", 4, 4, {"learned_step": "layer", "weight_step": 0.7}),
     "float-activations": ("vgg", None, 3, {}),
     "float-weights": ("resnet", 4, None, {}),
     "float-twin": ("vgg", None, None, {"norm": "batchnorm"}),
@@ -81,7 +83,9 @@ STAGES = {
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
-@pytest.mark.parametrize("case", ["vgg", "vgg-4-2", "signed", "pool-first", "float-activations", "float-weights"])
+@pytest.mark.parametrize(
+    "case", ["vgg", "vgg-4-2", "signed", "pool-first", "learned-steps", "float-activations", "float-weights"]
+)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_the_network_with_those_parts_in_float(
     make_model, random_codes, stage: str, case: str, precision: str

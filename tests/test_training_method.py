@@ -27,6 +27,7 @@ QUIET = Execution(quiet=True)
 # Each field that changes what a training does, once.
 PIECES = {
     "first biases": {"bias": 0.25},
+    "learned steps": {"learned_step": "channel"},
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
     "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},

@@ -13,6 +13,7 @@ from maqd_snn.weights import (
     check_weight_states,
     default_weight_step,
     largest_weight_code,
+    scale_weights,
     standardize,
     weight_codes,
 )
@@ -144,3 +145,26 @@ def test_states_outside_the_range_are_refused(states) -> None:
 def test_step_must_be_positive() -> None:
     with pytest.raises(MaqdError, match=r"expects step > 0"):
         weight_codes(torch.zeros(1), 3, step=0.0)
+
+
+@pytest.mark.parametrize("states", [3, 4, 15])
+@pytest.mark.parametrize("shared", [1, 6])
+def test_the_gradient_of_a_learned_step_is_that_of_lsq_where_the_loss_sees_no_factor(states, shared):
+    generator = torch.Generator().manual_seed(states)
+    v, target = torch.randn(6, 40, generator=generator), torch.randn(6, 40, generator=generator)
+    log_scale = (0.2 * torch.randn(shared, generator=generator)).requires_grad_()
+    start = default_weight_step(states)
+    q = weight_codes(scale_weights(v, log_scale), states, start)
+    q.retain_grad()
+    axes = (0, 1) if shared == 1 else (1,)  # of what the loss takes the scale out
+    loss = (target * q / q.square().sum(axes, keepdim=True).sqrt()).sum()
+    loss.backward()
+    step = start * (-log_scale.detach()).exp().view(-1, 1)
+    u = v / step
+    half = 0.5 if states % 2 else 1.0
+    top = largest_weight_code(states)
+    inside = (u >= -top - half) & (u < top + half)
+    of_step = q.grad * torch.where(inside, q.detach() - u, q.detach())
+    expected = -of_step.sum(axes, keepdim=True).flatten()
+    torch.testing.assert_close(log_scale.grad, expected, rtol=1e-4, atol=1e-5)
+    assert float(expected.abs().max()) > 0.05

@@ -23,8 +23,8 @@ class Recipe:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
-        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias,
-        weight_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
+        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias, weight_step,
+        learned_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
@@ -61,6 +61,7 @@ class Recipe:
     gain: float | None = 1.0
     bias: float = 0.0
     weight_step: float | None = None
+    learned_step: str | None = None
     pool_first: bool = False
     act_states_from: float = 0.0
     weight_states_from: float = 0.0
@@ -176,6 +177,7 @@ class Recipe:
             gain=self.gain,
             bias=self.bias,
             weight_step=self.weight_step,
+            learned_step=self.learned_step,
             pool_first=self.pool_first,
         )
 
