@@ -34,6 +34,7 @@ from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic import FORMATS, export, netx_verify, verify
 from maqd_snn.neuromorphic.check import not_run
 from maqd_snn.neuromorphic.check import record as record_of
+from maqd_snn.neuromorphic.nir_events import write_nir_events
 from maqd_snn.runs import NETWORK, fold_run, machine, open_run, train
 from maqd_snn.training.config import override
 from maqd_snn.training.recipes import get_recipe
@@ -75,7 +76,10 @@ def check(folder: Path, name: str, net: IntegerNetwork, codes: torch.Tensor) -> 
     target = folder / FORMATS[name].file
     started = time.perf_counter()
     try:
-        export(net, target, name, overwrite=True)
+        if name == "nir-events":  # which holds its samples
+            write_nir_events(net, target, codes.numpy())
+        else:
+            export(net, target, name, overwrite=True)
     except MaqdError as error:
         if name != "netx":  # which has no branches; the others carry every network
             raise

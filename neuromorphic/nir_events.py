@@ -41,17 +41,32 @@ def golden_codes(net: IntegerNetwork) -> NDArray[np.int64]:
     return codes
 
 
-def write_nir_events(net: IntegerNetwork, path: Path) -> None:
+def write_nir_events(net: IntegerNetwork, path: Path, codes: NDArray[np.integer[Any]] | None = None) -> None:
     """Write the golden events to `path`, atomically.
 
+    Args:
+        net: the network. path: the file. codes: the samples (B, *input shape), at most `LARGEST_SAMPLES`; None takes
+        `golden_codes`.
+
     Raises:
-        MaqdError: as `nir_graph`; a package nir older than its data form.
+        MaqdError: as `nir_graph`; a package nir older than its data form; codes of another shape or outside the range
+            of the input, or too many.
     """
     nir = require_nir()
+    codes = golden_codes(net) if codes is None else codes
+    if codes.shape[1:] != net.input.shape or not 1 <= len(codes) <= LARGEST_SAMPLES:
+        raise MaqdError(
+            f"golden events are of 1 to {LARGEST_SAMPLES} samples of shape {net.input.shape}, got an array of shape "
+            f"{codes.shape}"
+        )
+    if codes.min() < net.input.low or codes.max() > net.input.high:
+        raise MaqdError(
+            f"the samples must be input codes in {net.input.low}..{net.input.high}, got {codes.min()}..{codes.max()}"
+        )
     if not hasattr(nir, "ValuedEventData"):
         raise MaqdError("golden events need nir 1.0.8 or newer: python -m pip install 'nir>=1.0.8'")
     graph = nir_graph(net)
-    inputs = torch.from_numpy(golden_codes(net) - net.input.zero_point).float()
+    inputs = torch.from_numpy(codes.astype(np.int64) - net.input.zero_point).float()
     outputs = run_nir(graph, inputs)
     names = {"Input": INPUT, "IF": SPIKES, "Output": OUTPUT}
     nodes = {

@@ -54,6 +54,27 @@ def test_all_events_are_those_of_the_network(family, act_states, signed, make_mo
     assert len(record.checks[0].layers) >= 2
 
 
+def test_samples_of_ones_own(net, random_codes, tmp_path):
+    path = tmp_path / "network.nirdata"
+    codes = random_codes(net, 40, seed=5).numpy().astype(np.uint8)
+    write_nir_events(net, path, codes)
+    record = checked(path, net)
+    assert record.ok
+    assert record.scores == 40 * 5
+    events = nir.read_data(path).nodes[named(nir_graph(net).nodes, "_input")].observables["values"]
+    found = events.to_time_gridded(1.0).data[:, 0].reshape(codes.shape) + net.input.zero_point
+    np.testing.assert_array_equal(found, codes)
+    for wrong, message in (
+        (codes[:, :, :-1], "of shape"),
+        (codes[:0], "1 to 1024 samples"),
+        (np.repeat(codes, 26, 0), "1 to 1024 samples"),
+        (codes.astype(int) + 1, r"must be input codes in 0\.\.255, got 1\.\.256"),
+    ):
+        with pytest.raises(MaqdError, match=message):
+            write_nir_events(net, tmp_path / "wrong.nirdata", wrong)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
 def test_nirs_own_reader_gives_what_the_network_computes(net, file):
     data, graph = nir.read_data(file), nir_graph(net)
     assert set(data.nodes) <= set(graph.nodes)
