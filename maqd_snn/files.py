@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,11 +63,15 @@ def remove_temporaries(folder: str | os.PathLike[str]) -> None:
             path.unlink(missing_ok=True)
 
 
+_CLAIMS: Counter[tuple[int, int]] = Counter()  # how often this process has a folder, by device and inode
+
+
 @contextmanager
 def claimed(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes that ask, too, out of `folder` meanwhile; the system takes the claim back from the dead.
 
-    Nothing is written. Where a file system knows no locks, there are none.
+    A process that has the folder may ask for it again. Nothing is written. Where a file system knows no locks, there
+    are none.
 
     Raises:
         MaqdError: another process has it, or there is no such folder.
@@ -75,26 +80,32 @@ def claimed(folder: str | os.PathLike[str]) -> Iterator[None]:
     >>> folder = tempfile.mkdtemp()
     >>> with claimed(folder), claimed(folder):
     ...     pass
-    Traceback (most recent call last):
-      ...
-    maqd_snn.errors.MaqdError: another process is writing in '...'; let it end, or give another folder
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise MaqdError(f"cannot open the folder {str(folder)!r}: {error.strerror}; create it first") from error
     try:
+        status = os.fstat(descriptor)
+        key = status.st_dev, status.st_ino
+        if not _CLAIMS[key]:
+            _lock(descriptor, folder)
+        _CLAIMS[key] += 1
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MaqdError(
-                f"another process is writing in {str(folder)!r}; let it end, or give another folder"
-            ) from error
-        except OSError:
-            pass
-        yield
+            yield
+        finally:
+            _CLAIMS[key] -= 1
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: str | os.PathLike[str]) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise MaqdError(f"another process is writing in {str(folder)!r}; let it end, or give another folder") from error
+    except OSError:
+        pass
 
 
 def _umask() -> int:

@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,12 +59,22 @@ MAP_FILES = re.compile(r"map-.+\.(json|png)")  # of `maqd map`, one pair for eac
 
 
 def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-    """Create the folder of a run and write its recipe, or accept an existing one.
+    """Create the folder of a run and write its recipe, or accept an existing one; raises as `opened_run`."""
+    with opened_run(out, recipe, resume, overwrite):
+        pass
+
+
+@contextmanager
+def opened_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Create the folder of a run and write its recipe, or accept an existing one; no other process writes in it then.
 
     Raises:
         MaqdError: the folder holds a run and neither `resume` nor `overwrite` is given; `resume` with another recipe;
-            the folder holds something else, or another process trains in it; it cannot be written.
+            the folder holds something else, or another process trains in it; it cannot be written; the run would be
+            its own teacher.
     """
+    if recipe.teacher is not None and os.path.realpath(recipe.teacher) == os.path.realpath(out):
+        raise MaqdError(f"a run cannot be its own teacher, but both are {str(out)!r}; give another --out")
     if out.exists() and not out.is_dir():
         raise MaqdError(f"{str(out)!r} is a file; give a folder with --out")
     try:
@@ -72,6 +83,7 @@ def open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
         raise MaqdError(f"cannot create the folder {str(out)!r}: {error.strerror}; give another with --out") from error
     with claimed(out):
         _open_run(out, recipe, resume, overwrite)
+        yield
 
 
 def _open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:

@@ -315,6 +315,52 @@ def test_records_are_taken_over_once_each_and_what_failed_is_tried_again(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"point": {"act_states": 9, "weight_states": 3}}, "slot '1' has no point"),
+        ({"point": {"foo": 2}}, "slot '1' has no point"),
+        ({"point": {"act_states": 4, "weight_states": 3}}, "slot '1' has no point"),  # that of another slot
+        ({"point": []}, "no table of its point"),
+        ({"slot": "77"}, "slot '77' has no point"),
+        ({"slot": "01"}, "slot '01' has no point"),
+        ({"slot": "twin"}, "slot 'twin' has no point"),
+        ({"slot": "0", "point": {"act_states": 2, "weight_states": 2}}, "two trials of one slot"),
+        ({"result": {}}, "has the accuracy None"),
+        ({"result": {"accuracy": 7.0}}, "has the accuracy 7.0"),
+        ({"result": 5}, "no table of its point or its result"),
+        ({"curve": 5}, "holds no records"),
+        ({"curve": [[1, 2]]}, "holds no records"),
+        ({"seconds": "x"}, "took 'x' seconds"),
+        ({"reason": 5}, "with outcome"),
+    ],
+)
+def test_records_that_were_changed_are_refused(tmp_path, change, message):
+    spec, records = small_spec(), tmp_path / "records.json"
+    rows = [
+        Row(0, "0", words.SKIPPED, {"act_states": 2, "weight_states": 2}),
+        Row(1, "1", words.DONE, {"act_states": 2, "weight_states": 3}, {"accuracy": 0.5}),
+    ]
+    write_records(records, spec, rows)
+    assert len(records_of(records, spec)) == 2
+    values = json.loads(records.read_text())
+    values["rows"][1] |= change
+    records.write_text(json.dumps(values))
+    with pytest.raises(MaqdError, match=message):
+        records_of(records, spec)
+
+
+@pytest.mark.parametrize(("lr", "right"), [(0.05, True), (5.0, False), ("x", False), (None, False)])
+def test_records_of_draws_lie_in_the_space(tmp_path, lr, right):
+    spec = Spec(Space(get_recipe("digits"), (parse_axis("lr=0.01..0.3:log"),)), sampler="tpe")
+    write_records(tmp_path / "r.json", spec, [Row(0, "4", words.DONE, {"lr": lr}, {"accuracy": 0.5})])
+    if right:
+        assert records_of(tmp_path / "r.json", spec)[0].point == {"lr": lr}
+    else:
+        with pytest.raises(MaqdError, match="slot '4' has no point"):
+            records_of(tmp_path / "r.json", spec)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "holds no records of a study"),

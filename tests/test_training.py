@@ -14,7 +14,7 @@ from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
 from maqd_snn.training import Epoch, Execution, Recipe, fit, loop
 from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
-from maqd_snn.training.checkpoint import previous, read_tensors
+from maqd_snn.training.checkpoint import previous, read_tensors, write_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
 from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, evaluate, same_recipe
 from maqd_snn.training.optimize import SCHEDULES
@@ -222,6 +222,55 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(few_digits, tmp_path,
     resumed = fit(once, few_digits, tmp_path, resume=True, quiet=True)
     assert "is damaged; continuing from" in capsys.readouterr().err
     assert equal(weights(resumed.model), weights(expected.model))
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(few_digits, tmp_path, fit_until):
+    often = Execution(checkpoint_steps=1)
+    fit_until(3, SMALL, few_digits, tmp_path, quiet=True, execution=often)
+    path = tmp_path / CHECKPOINT
+    good = previous(path).read_bytes()
+    path.write_bytes(b"junk")
+    fit_until(3, SMALL, few_digits, tmp_path, resume=True, quiet=True, execution=often)  # from step 2, saves once
+    assert read_tensors(path)[1]["step"] == 3
+    assert previous(path).read_bytes() == good
+    fit_until(4, SMALL, few_digits, tmp_path, resume=True, quiet=True, execution=often)
+    assert [read_tensors(p)[1]["step"] for p in (previous(path), path)] == [3, 4]
+
+
+def _set(name, value):
+    return lambda tensors, state: tensors.__setitem__(name, value(tensors[name]))
+
+
+def _state(change):
+    return lambda tensors, state: change(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("optimizer.0.exp_avg", lambda t: t[:1]), "optimizer state '0.exp_avg' that is none of its parameter"),
+        (_set("optimizer.0.exp_avg", lambda t: t.int()), "optimizer state '0.exp_avg' that is none of its parameter"),
+        (_set("optimizer.0.exp_avg", lambda t: t + 0j), "optimizer state '0.exp_avg' that is none of its parameter"),
+        (_set("model.parts.conv1.weight", lambda t: t.int()), "does not fit the model of its recipe"),
+        (_set("model.parts.conv1.weight", lambda t: t[:1]), "does not fit the model of its recipe"),
+        (_set("ranks", lambda t: t * math.nan), "holds no position of this version"),
+        (_state(lambda s: s.update(seconds=math.nan)), "holds no position of this version"),
+        (_state(lambda s: s.update(step=99)), "holds no position of this version"),
+        (_state(lambda s: s["history"][0].update(validation_loss=None)), "holds no history of this version"),
+        (_state(lambda s: s["history"][0].update(validation_loss=-math.inf)), "holds no history of this version"),
+        (_state(lambda s: (s.update(epoch=101, step=0), s["history"].extend(s["history"] * 99))), "holds no position"),
+    ],
+)
+def test_a_crafted_checkpoint_is_refused_before_a_step_is_taken(few_digits, tmp_path, fit_until, change, message):
+    fit_until(7, SMALL, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=1))
+    path = tmp_path / CHECKPOINT
+    tensors, state = read_tensors(path)
+    change(tensors, state)
+    path.unlink()
+    previous(path).unlink()
+    write_tensors(path, tensors, state)
+    with pytest.raises(MaqdError, match=message):
+        fit(SMALL, few_digits, tmp_path, resume=True, quiet=True)
 
 
 def test_an_interrupted_save_keeps_the_previous_checkpoint(few_digits, tmp_path, monkeypatch):

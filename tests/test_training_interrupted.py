@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+from maqd_snn.runs import NETWORK, REPORT_JSON
 from maqd_snn.training.checkpoint import MODEL, previous, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 
@@ -89,6 +90,23 @@ def test_killed_stopped_and_without_disk_it_ends_with_the_same_bits(tmp_path):
     assert expected.keys() == result.keys()
     assert all(torch.equal(result[name], tensor) for name, tensor in expected.items())
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_run_has_its_folder_to_itself_to_the_end(tmp_path):
+    out = tmp_path / "run"
+    command = [*TRAIN[:3], "run", "digits", *TRAIN[5:], "--epochs", "1", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / NETWORK).exists():  # trained and folded, not yet simulated, exported and reported
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    code, errors = finish(start(out, "--lr", "0.5", "--overwrite"))
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=300)
+    assert (code, process.returncode) == (2, 0)
+    assert "another process is writing in" in errors
+    assert (out / REPORT_JSON).exists()
 
 
 def test_ctrl_c_while_torch_is_being_imported_is_one_line():

@@ -288,6 +288,14 @@ def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(twin,
     assert "is not a usable checkpoint" in refusal(folder)
 
 
+def test_a_run_is_not_its_own_teacher(twin, capsys):
+    before = {path.name: path.read_bytes() for path in twin.iterdir()}
+    options = ["--plan", "8-M-16-M", "--teacher", str(twin), "--distillation", "0.5", "--overwrite"]
+    assert main(["train", "digits", *options, "--out", f"{twin}/../{twin.name}"]) == 2
+    assert "a run cannot be its own teacher" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in twin.iterdir()} == before
+
+
 def test_a_twin_has_no_teacher():
     assert replace(SMALL, teacher="runs/twin", distillation=0.5).twin() == SMALL.twin()
 

@@ -100,6 +100,19 @@ def test_processes_leave_their_group_before_the_interpreter_ends(together):
     assert sorted(path.name for path in together.glob("left.*")) == ["left.0", "left.1"]
 
 
+def test_processes_that_would_begin_at_different_places_are_refused(together):
+    class Other(Alone):
+        def gather_texts(self, text):
+            return [text, text.replace("(3, ", "(1, ")]
+
+    recipe = KINDS["local"]
+    out = together / "local"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(MaqdError, match="would go on from different checkpoints"):
+        fit(recipe, load_splits("digits"), out, resume=True, quiet=True, team=Other(torch.device("cpu")))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(together, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]

@@ -4,6 +4,7 @@ import argparse
 import json
 import textwrap
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,13 +177,14 @@ def chosen_formats(options: Options) -> list[str] | None:
 
 @dataclass(frozen=True)
 class Started:
-    """A run that can begin: its recipe, data and folder, and the processes that train it."""
+    """A run that can begin: its recipe, data and folder, the processes that train it, and the claim on the folder."""
 
     recipe: Recipe
     splits: Any
     out: Path
     execution: Any
     team: Any
+    claim: ExitStack
 
 
 def start_run(options: Options) -> Started | int:
@@ -191,7 +193,7 @@ def start_run(options: Options) -> Started | int:
     Where several devices of this machine are asked for, the processes are started here: the result is their exit code.
     """
     from maqd_snn.datasets import load_splits
-    from maqd_snn.runs import open_run
+    from maqd_snn.runs import opened_run
     from maqd_snn.training import build_model
     from maqd_snn.training.launch import launch
     from maqd_snn.training.loop import shares
@@ -211,12 +213,13 @@ def start_run(options: Options) -> Started | int:
     out: Path = options.out or Path("runs") / (recipe.name + "-twin" * options.twin)
     several = execution.processes > 1 and execution.nodes in (None, 1) and not started_by_torchrun()
     team = None if several else join(execution)
-    if writes():
-        open_run(out, recipe, options.resume, options.overwrite)
-    if several:
-        arguments = [argument for argument in options.arguments if argument != "--overwrite"]
-        return launch([*arguments, "--resume"], execution)
-    return Started(recipe, splits, out, execution, team)
+    with ExitStack() as claim:
+        if writes():
+            claim.enter_context(opened_run(out, recipe, options.resume, options.overwrite))
+        if not several:
+            return Started(recipe, splits, out, execution, team, claim.pop_all())
+    arguments = [argument for argument in options.arguments if argument != "--overwrite"]
+    return launch([*arguments, "--resume"], execution)
 
 
 def write_report(

@@ -2,10 +2,12 @@
 
 import argparse
 import time
+from typing import Any
 
 from maqd_snn.commands.common import (
     Command,
     Options,
+    Started,
     chosen_formats,
     chosen_profiles,
     exit_code,
@@ -24,14 +26,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: Options) -> int:
-    from maqd_snn.runs import export_run, fold_run, simulate_run, train
-
     begun = time.perf_counter()
     profiles, formats = chosen_profiles(options), chosen_formats(options)
     samples = positive(options.samples, "--samples")
     started = start_run(options)
     if isinstance(started, int):
         return started
+    with started.claim:
+        return _work(options, started, begun, profiles, formats, samples)
+
+
+def _work(options: Options, started: Started, begun: float, profiles: Any, formats: Any, samples: int) -> int:
+    from maqd_snn.runs import export_run, fold_run, simulate_run, train
+
     recipe, splits, out = started.recipe, started.splits, started.out
     result = train(recipe, splits, out, options.resume, options.quiet, started.execution, started.team)
     if not result.writer:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-from maqd_snn.commands.common import Command, Options, start_run, training_options, write_json
+from maqd_snn.commands.common import Command, Options, Started, start_run, training_options, write_json
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -11,11 +11,16 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: Options) -> int:
-    from maqd_snn.runs import fold_run, train
-
     started = start_run(options)
     if isinstance(started, int):
         return started
+    with started.claim:
+        return _train(options, started)
+
+
+def _train(options: Options, started: Started) -> int:
+    from maqd_snn.runs import fold_run, train
+
     recipe, splits, out = started.recipe, started.splits, started.out
     result = train(recipe, splits, out, options.resume, options.quiet, started.execution, started.team)
     if not result.writer:

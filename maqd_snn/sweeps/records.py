@@ -1,15 +1,15 @@
 """The settled trials of a study as a file of plain JSON: to keep, and to go on from where the storage is not."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
-from maqd_snn.sweeps.rows import DONE, PRUNED, SKIPPED, Row
-from maqd_snn.sweeps.space import Spec, difference
+from maqd_snn.sweeps.rows import DONE, PRUNED, SKIPPED, TWIN, Row
+from maqd_snn.sweeps.space import Axis, Spec, difference
 
 LASTING = (DONE, PRUNED, SKIPPED)  # what failed for another reason is tried again
 KEPT = ("slot", "outcome", "point", "result", "reason", "seconds", "curve")  # of a row: what is the same everywhere
@@ -36,7 +36,13 @@ def read_records(path: Path) -> tuple[Spec, list[Row]]:
         if path.stat().st_size > LARGEST:
             raise MaqdError(f"{str(path)!r} has more than {LARGEST >> 20} MiB; is it a file of --records?")
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Spec.from_json(json.dumps(values["spec"])), [_row(entry) for entry in values["rows"]]
+        spec, rows = Spec.from_json(json.dumps(values["spec"])), [_row(entry) for entry in values["rows"]]
+        points = None if spec.points is None else list(spec.space.grid())
+        for row in rows:
+            _check(row, points, spec)
+        if len({row.slot for row in rows}) < len(rows):
+            raise ValueError("two trials of one slot")
+        return spec, rows
     except OSError as error:
         raise MaqdError(f"cannot read {str(path)!r}: {error.strerror}; give another with --records") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -61,8 +67,36 @@ def records_of(path: Path, spec: Spec) -> list[Row]:
     return rows
 
 
+def _check(row: Row, points: list[Mapping[str, Any]] | None, spec: Spec) -> None:
+    """Raise ValueError where the study has no such trial; `points` are those of a grid."""
+    if row.slot == TWIN:
+        right = spec.twin and not row.point
+    elif points is not None:
+        right = row.slot in map(str, range(len(points))) and row.point == points[int(row.slot)]
+    else:
+        right = row.slot.isdecimal() and set(row.point) == {axis.name for axis in spec.space.axes}
+        right = right and all(_possible(axis, row.point[axis.name]) for axis in spec.space.axes)
+    if not right:
+        raise ValueError(f"slot {row.slot!r} has no point {dict(row.point)}")
+    accuracy = row.result.get("accuracy")
+    if row.outcome == DONE and not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
+        raise ValueError(f"slot {row.slot!r} has the accuracy {accuracy!r}")
+
+
+def _possible(axis: Axis, value: Any) -> bool:
+    if axis.choices:
+        return value in axis.choices
+    assert axis.low is not None
+    assert axis.high is not None
+    return type(value) in (int, float) and axis.low <= value <= axis.high
+
+
 def _row(entry: dict[str, Any]) -> Row:
     row = Row(number=-1, **{name: entry[name] for name in KEPT})
-    if not isinstance(row.slot, str) or row.outcome not in LASTING or not isinstance(row.point, dict):
+    if not isinstance(row.slot, str) or row.outcome not in LASTING or not isinstance(row.reason, str):
         raise ValueError(f"a trial of slot {row.slot!r} with outcome {row.outcome!r}")
-    return row
+    if not isinstance(row.point, dict) or not isinstance(row.result, dict):
+        raise ValueError(f"slot {row.slot!r} has no table of its point or its result")
+    if not (row.seconds is None or isinstance(row.seconds, int | float)):
+        raise ValueError(f"slot {row.slot!r} took {row.seconds!r} seconds")
+    return replace(row, curve=tuple((int(e), float(a), float(w)) for e, a, w in row.curve))

@@ -28,12 +28,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str,
     _write(path, tensors, state, keep=None)
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: bool = True) -> None:
     """Write a checkpoint as `write_tensors` does; the one that `path` held is kept beside it, see `previous`.
 
-    At every moment `path` is a whole checkpoint, from the first one on.
+    At every moment `path` is a whole checkpoint, from the first one on. Where what it held is known to be damaged,
+    `keep` False keeps the one before it.
     """
-    _write(path, tensors, state, keep=previous(path) if path.is_file() else None)
+    _write(path, tensors, state, keep=previous(path) if keep and path.is_file() else None)
 
 
 def previous(path: Path) -> Path:
@@ -134,11 +135,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         MaqdError: tensors that are not of this optimizer's parameters; `where` is named.
     """
     state: dict[int, dict[str, Tensor]] = {}
-    numbers = range(sum(len(group["params"]) for group in optimizer.param_groups))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = range(len(parameters))
     for name, tensor in tensors.items():
         number, _, slot = name.partition(".")
         if not (number.isdecimal() and int(number) in numbers and slot):
             raise MaqdError(f"{where} has an optimizer state {name!r} that fits no parameter; train again")
+        of = parameters[int(number)]
+        if not tensor.is_floating_point() or tensor.shape not in (of.shape, torch.Size(())):
+            raise MaqdError(f"{where} has an optimizer state {name!r} that is none of its parameter; train again")
         state.setdefault(int(number), {})[slot] = tensor
     if tensors and set(state) != set(numbers):
         raise MaqdError(f"{where} lacks the optimizer state of some parameters; train again")
@@ -147,6 +152,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 def load_model(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Load the tensors into the model; names and shapes must be the model's. `where` is named in errors."""
+    for name, own in model.state_dict().items():
+        if name in tensors and tensors[name].dtype != own.dtype:
+            raise MaqdError(f"{where} does not fit the model of its recipe: {name} has {tensors[name].dtype}")
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:

@@ -175,6 +175,7 @@ def fit(
         training.after_epoch = after_epoch
         if resume and (out / CHECKPOINT).exists():
             training.restore()
+        training.check_start()
         with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
             training.run(flag, quiet or execution.quiet or not team.writer)
         return training.result()
@@ -231,6 +232,7 @@ class Training:
         self.layers: list[LayerEpoch] = []
         self.best_tensors: dict[str, Tensor] = {}
         self.epoch = self.step = 0
+        self.damaged = False  # the checkpoint in the folder: the one before it is not given up for it
         self.seconds = 0.0
         self.saved_at = time.perf_counter()
         self.lr = recipe.lr
@@ -491,12 +493,22 @@ class Training:
                 "step": self.step,
                 "seconds": self.seconds + time.perf_counter() - self.started,
             }
-            write_checkpoint(self.out / CHECKPOINT, tensors, state)
+            write_checkpoint(self.out / CHECKPOINT, tensors, state, keep=not self.damaged)
+            self.damaged = False
         self.saved_at = time.perf_counter()
 
     def _write_tables(self) -> None:
         write_text(self.out / METRICS, csv_table(Epoch, self.history))
         write_text(self.out / LAYERS, csv_table(LayerEpoch, self.layers))
+
+    def check_start(self) -> None:
+        """Raise MaqdError, in all processes, where they would not begin at the same place."""
+        figures = [(entry.train_loss, entry.validation_loss) for entry in self.history]
+        if len(set(self.team.gather_texts(repr((self.epoch, self.step, figures))))) > 1:
+            raise MaqdError(
+                f"the processes would go on from different checkpoints in {str(self.out)!r}; with --resume, --out must "
+                "lead to the same folder from every machine"
+            )
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder is.
@@ -506,7 +518,8 @@ class Training:
         """
         tensors, state, path = read_checkpoint(self.out / CHECKPOINT)
         where = str(path)
-        if path == previous(self.out / CHECKPOINT) and self.team.writer:
+        self.damaged = path == previous(self.out / CHECKPOINT)
+        if self.damaged and self.team.writer:
             print(f"{str(self.out / CHECKPOINT)!r} is damaged; continuing from {where!r}", file=sys.stderr)
         if not same_recipe(state.get("recipe"), self.recipe):
             raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
@@ -527,12 +540,14 @@ class Training:
         expected = self._own_statistics()
         if (
             epoch != len(self.history) + 1
+            or epoch > self.epochs + 1
             or type(step) is not int
             or not 0 <= step <= self.steps
-            or not isinstance(seconds, float)
+            or not (isinstance(seconds, float) and math.isfinite(seconds))
             or ranks is None
             or ranks.shape[1:] != expected.shape
             or len(ranks) == 0
+            or not bool(ranks.isfinite().all())
             or set(random) != {"data", "torch"}
         ):
             raise MaqdError(f"{where!r} holds no position of this version; train again")
@@ -592,13 +607,21 @@ def best(history: list[Epoch]) -> Epoch:
     return min(history, key=lambda entry: (entry.validation_loss, -entry.validation_accuracy, entry.epoch))
 
 
+def _is_figure(kind: type[Any], name: str, value: Any) -> bool:
+    if name == "layer":
+        return isinstance(value, str)
+    if value is None:
+        return kind is LayerEpoch  # a share that was not looked at
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _records(kind: type[Any], rows: Any, where: str) -> list[Any]:
     names = {f.name for f in fields(kind)}
     for row in rows if isinstance(rows, list) else [None]:
         if (
             not isinstance(row, dict)
             or set(row) != names
-            or not all(isinstance(value, str if name == "layer" else int | float | None) for name, value in row.items())
+            or not all(_is_figure(kind, name, value) for name, value in row.items())
         ):
             raise MaqdError(f"{where} holds no history of this version; train again")
     return [kind(**row) for row in rows]
