@@ -1,7 +1,7 @@
 """The settled trials of a study as a file of plain JSON: to keep, and to go on from where the storage is not."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def records_of(path: Path, spec: Spec) -> list[Row]:
     return rows
 
 
-def _check(row: Row, points: list[Mapping[str, Any]] | None, spec: Spec) -> None:
+def _check(row: Row, points: Sequence[Mapping[str, Any]] | None, spec: Spec) -> None:
     """Raise ValueError where the study has no such trial; `points` are those of a grid."""
     if row.slot == TWIN:
         right = spec.twin and not row.point
