@@ -128,10 +128,12 @@ class Stage:
     Attributes:
         float_acts: the ramp clip(n*y, low, n) in place of the levels. float_weights: v/s in place of the codes.
         Rounding alone is left out, and the clipping of weights, so that sums stay on their scale.
+        states: with `float_acts`, the ramp is rounded after all, to the levels of so many activation states.
     """
 
     float_acts: bool = False
     float_weights: bool = False
+    states: int | None = None
 
 
 QUANTIZED = Stage()
@@ -206,7 +208,8 @@ class MatrixProduct(Step):
 class NormAndSpike(Step):
     """k = clip(floor(n*(a*z + b) + 1/2), low, n) with the statistics of the batch; without levels max(0, a*z + b).
 
-    With `ramp` nothing is rounded: clip(n*(a*z + b), low, n).
+    With `ramp` nothing is rounded: clip(n*(a*z + b), low, n). Or, with `finer`, to other levels on the same scale:
+    n/m * clip(floor(m*(a*z + b) + 1/2), m*low/n, m), m being `finer`.
     """
 
     reading: Reading = READINGS["layer"]
@@ -216,15 +219,20 @@ class NormAndSpike(Step):
     surrogate: Surrogate = Rectangle()  # noqa: RUF009 - frozen
     sum_over_processes: SumOverProcesses | None = None
     ramp: bool = False
+    finer: int | None = None
     needs_inputs = True
     takes_bytes = True
 
     def _level(self, x: Tensor) -> Tensor:
         if self.n is None:
             return torch.relu(x)
+        if self.finer is not None:
+            return level(x, self.low // self.n * self.finer, self.finer) * (self.n / self.finer)
         return (x * self.n).clamp(self.low, self.n) if self.ramp else level(x, self.low, self.n)
 
     def _slope(self, v: Tensor, n: int) -> Tensor:
+        if self.finer is not None:
+            return staircase_derivative(v * (self.finer / n), self.low // n * self.finer, self.finer, self.surrogate)
         if self.ramp:
             return ((v >= self.low) & (v <= n)).to(v.dtype)
         return staircase_derivative(v, self.low, n, self.surrogate)
@@ -710,7 +718,8 @@ def _norm_and_spike(part: layers.NormSpike, at: At) -> Built:
         raise MaqdError(f"{at.name}: group normalization has no written-out step; train with model(codes) itself")
     low, n = (0, None) if part.states is None else (part.low, part.n)
     ramp = at.stage.float_acts
-    step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes, ramp)
+    finer = at.stage.states - 1 if ramp and at.stage.states is not None else None
+    step = NormAndSpike(*at.wiring, norm.axes, norm.eps, low, n, part.surrogate, norm.sum_over_processes, ramp, finer)
     return step, (None if n is None or ramp else Span(low, n)), at.shapes[0]
 
 

@@ -111,6 +111,43 @@ def test_a_stage_is_the_network_with_those_parts_in_float(
     torch.testing.assert_close(forward(codes), whole(codes), rtol=1e-5, atol=1e-5)
 
 
+class Finer(layers.NormSpike):
+    """The levels of more states, on the scale of fewer."""
+
+    def __init__(self, part: layers.NormSpike, states: int) -> None:
+        super().__init__(part.norm, states, part.signed, part.surrogate)
+        self.scale = part.n / (states - 1)
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return super().forward(*values) * self.scale
+
+
+@pytest.mark.parametrize("surrogate", ["rectangle", "triangle"])
+@pytest.mark.parametrize(("states", "first"), [(2, 16), (3, 4), (4, 16)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_stage_of_more_states_is_the_network_with_these(
+    make_model, random_codes, signed: bool, states: int, first: int, surrogate: str
+) -> None:
+    model = make_model("vgg", states, 3, signed=signed, surrogate=surrogate).train()
+    finer = copy.deepcopy(model)
+    nodes = [(name, finer.part(name)) for name in finer.names]
+    plain = SpikingNetwork(
+        finer.input_spec,
+        [
+            Node(name, Finer(part, first) if isinstance(part, layers.NormSpike) else part, finer.inputs_of[name])
+            for name, part in nodes
+        ],
+    ).train()
+    codes, forward = random_codes(model), prepare(model, "fp32")
+    forward.stage = Stage(float_acts=True, states=first)
+    expected, found = plain(codes), forward(codes)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    theirs = gradients(plain, expected)
+    for name, ours in gradients(model, found).items():
+        assert float((ours - theirs[name]).abs().max()) <= 5e-5 * float(theirs[name].abs().max()) + 1e-8, name
+    assert float((expected - copy.deepcopy(model).train()(codes)).detach().abs().max()) > 1e-2
+
+
 def test_a_batch_that_does_not_fill_bytes(make_model, random_codes) -> None:
     model = make_model("vgg", 2, 3)
     assert_same_step(model, random_codes(model, batch=5))

@@ -30,6 +30,7 @@ PIECES = {
     "learned steps": {"learned_step": "channel"},
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
+    "many states first": {"act_states_first": 16, "act_states_from": 0.45},
     "annealed surrogate": {"surrogate": "triangle", "surrogate_width": 2.0, "surrogate_width_end": 0.5},
     "price above a target": {"synops_penalty": 20.0, "synops_target": 0.1},
     "distillation": {"distillation": 0.5},  # with the teacher of the fixture
@@ -310,6 +311,9 @@ def test_a_twin_has_no_teacher():
         ({"surrogate_width_end": 0.0}, "surrogate_width_end must be a finite number above 0, or none, got 0.0"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), got 1.0"),
         ({"act_states_from": 1.0}, r"act_states_from must lie in \[0, 1\), got 1.0"),
+        ({"act_states_first": 16}, "act_states_first 16 needs an act_states_from above 0"),
+        ({"act_states_from": 0.5, "act_states_first": 2}, "act_states_first must be above act_states, got 2 and 2"),
+        ({"act_states_from": 0.5, "act_states_first": 999}, "activation states must be a whole number from 2 to 256"),
         ({"weight_states_from": -0.1}, r"weight_states_from must lie in \[0, 1\), got -0.1"),
         ({"act_states_from": 0.5, "norm": "groupnorm"}, "act_states_from needs a normalization that folds"),
     ],

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from maqd_snn.datasets import check_name
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.models import MODELS, Quantization
+from maqd_snn.spike import check_activation_states
 from maqd_snn.surrogate import SURROGATES
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.optimize import OPTIMIZERS, SCHEDULES
@@ -26,7 +27,8 @@ class Recipe:
         layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias, weight_step,
         learned_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
-        trained in float, see `tape.Stage`; what is validated, kept and folded always has its states.
+        trained in float, see `tape.Stage`; what is validated, kept and folded always has its states. act_states_first:
+        how many states activations have in that share instead of float ones.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
         epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
@@ -64,6 +66,7 @@ class Recipe:
     learned_step: str | None = None
     pool_first: bool = False
     act_states_from: float = 0.0
+    act_states_first: int | None = None
     weight_states_from: float = 0.0
     zero_point: int | None = None
     epochs: int = 10
@@ -139,6 +142,14 @@ class Recipe:
         ):
             if not 0 <= getattr(self, field_name) < 1:
                 raise MaqdError(f"{field_name} must lie in [0, 1), got {getattr(self, field_name)}")
+        if self.act_states_first is not None:
+            self._check_first_states(check_activation_states(self.act_states_first))
+
+    def _check_first_states(self, first: int) -> None:
+        if not self.act_states_from:
+            raise MaqdError(f"act_states_first {first} needs an act_states_from above 0: for what share of the steps")
+        if self.act_states is None or first <= self.act_states:
+            raise MaqdError(f"act_states_first must be above act_states, got {first} and {self.act_states}")
 
     @property
     def last_surrogate_width(self) -> float:
@@ -162,7 +173,7 @@ class Recipe:
 
     def twin(self) -> "Recipe":
         """Return the float twin: the same network with float weights and ReLU, trained in the same way, untaught."""
-        return replace(self, act_states=None, weight_states=None, teacher=None, distillation=0.0)
+        return replace(self, act_states=None, weight_states=None, act_states_first=None, teacher=None, distillation=0.0)
 
     def quantization(self) -> Quantization:
         """Return the states, normalization and surrogate that the model is built with; raises MaqdError."""

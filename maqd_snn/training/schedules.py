@@ -9,10 +9,11 @@ def stage_at(recipe: Recipe, progress: float) -> Stage:
 
     >>> recipe = Recipe(name="late", dataset="digits", weight_states_from=0.2, act_states_from=0.5)
     >>> [stage_at(recipe, progress) for progress in (0.0, 0.2, 0.5)]  # doctest: +NORMALIZE_WHITESPACE
-    [Stage(float_acts=True, float_weights=True), Stage(float_acts=True, float_weights=False),
-     Stage(float_acts=False, float_weights=False)]
+    [Stage(float_acts=True, float_weights=True, states=None), Stage(float_acts=True, float_weights=False, states=None),
+     Stage(float_acts=False, float_weights=False, states=None)]
     """
-    return Stage(progress < recipe.act_states_from, progress < recipe.weight_states_from)
+    first = progress < recipe.act_states_from
+    return Stage(first, progress < recipe.weight_states_from, recipe.act_states_first if first else None)
 
 
 def width_at(recipe: Recipe, progress: float) -> float:
