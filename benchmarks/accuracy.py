@@ -1,7 +1,7 @@
 """Accuracy of few states beside the float twin: whole trainings of a recipe, or short ones that compare methods.
 
     maqd bench accuracy [--recipe cifar10-small] [--folder DIR] [--only NAME ...] [--records FILE [--kept]] [--out FILE]
-    maqd bench accuracy --methods [--folder DIR] [--only NAME ...] [--out FILE] [--quick]
+    maqd bench accuracy --methods [--folder DIR] [--only NAME ...] [--records FILE [--kept]] [--out FILE] [--quick]
 
 The first trains each network of `NETWORKS` with each of its seeds as `maqd train` does, takes test accuracy, SynOps and
 energy from the integer network (`maqd report`), and checks the lines of `CLAIMS`. The second trains each variant of
@@ -96,6 +96,8 @@ REFERENCE: Mapping[str, Any] = MappingProxyType(
 )
 _ADAMW = {"optimizer": "adamw", "lr": 6e-3, "gain": 1.0}
 _FAST = {"lr": 0.2, "gain": 1.0}
+_RESIDUAL = {"model": "resnet", "plan": "16-16-32-32-64-64"}
+_BEFORE = {"norm": "lbn", "surrogate": "rectangle"}
 METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "AdamW, rate 0.006, gains from 1, pools behind the spikes": {**_ADAMW, "pool_first": False},
@@ -117,6 +119,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "64-M-64-M-128-M-256-M": {"plan": "64-M-64-M-128-M-256-M"},
         "32-M-64-64-M-128-128": {"plan": "32-M-64-64-M-128-128"},
         "4 activation states": {"act_states": 4},
+        "16 activation states in the first half": {"act_states_first": 16, "act_states_from": 0.5},
+        "float activations in the first half": {"act_states_from": 0.5},
+        "float weights in the first half": {"weight_states_from": 0.5},
+        "surrogate from twice to half as wide": {"surrogate_width": 2.0, "surrogate_width_end": 0.5},
+        "learned weight steps, one a layer": {"learned_step": "layer"},
+        "learned weight steps, one a channel": {"learned_step": "channel"},
+        "averaged parameters, decay 0.99": {"ema": 0.99},
+        "residual, 16-32-64": {**_RESIDUAL},
+        "residual, 16-32-64, AdamW, rate 0.006, gains from 1": {**_RESIDUAL, **_ADAMW},
+        "residual, 16-32-64, AdamW, rate 0.006, gains from 1, LBN, rectangle": {**_RESIDUAL, **_ADAMW, **_BEFORE},
         "float weights": {"weight_states": None},
         "float activations": {"act_states": None},
         "float twin": {"act_states": None, "weight_states": None},
@@ -265,6 +277,9 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
         "train": last.train_accuracy,
         "rate": last.spike_rate,
         "seconds": sum(entry.seconds for entry in history),
+        "when": _when(),
+        "images": len(splits.train.codes),
+        "recipe": asdict(recipe),
     }
     write_text(result, json.dumps(row, indent=1))
     return row
@@ -296,10 +311,17 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
     base = replace(get_recipe("cifar10-small"), epochs=1 if options.quick else METHOD_EPOCHS, **REFERENCE)
     if options.quick:
         base = replace(base, compile=False)
-    rows = []
+    kept, rows, missing = read_records(options.records), list[Row](), list[str]()
     for name in _chosen(options.only, METHODS):
         recipe = replace(base, **METHODS[name])
-        row = method_row(name, recipe, splits, options.folder or Path("runs/methods"))
+        row = kept.get(name)
+        if row is None or Recipe.from_dict(row["recipe"], str(options.records)) != recipe or row["images"] != images:
+            if options.kept:
+                missing.append(name)
+                continue
+            row = kept[name] = method_row(name, recipe, splits, options.folder or Path("runs/methods"))
+            if options.records:
+                write_text(options.records, json.dumps(kept, indent=1) + "\n")
         print(method_table([row])[-1], flush=True)
         rows.append(row)
     chance = 100 * (0.68 * 0.32 / METHOD_VALIDATION) ** 0.5
@@ -308,7 +330,8 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
         f"unless the row says otherwise; the first {images:,} training images, {base.epochs} epochs, one seed; the "
         f"first {METHOD_VALIDATION:,} validation images, where one deviation of chance is about {chance:.1f} points."
     )
-    return [_when(), "", head, "", *method_table(rows)], True
+    text = [*dict.fromkeys(row["when"] for row in rows), "", head, "", *method_table(rows)]
+    return text + (["", f"Still to be trained: {'; '.join(missing)}."] if missing else []), True
 
 
 def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:

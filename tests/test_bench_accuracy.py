@@ -101,8 +101,19 @@ def test_variants_are_compared_on_validation_images_and_not_repeated(tmp_path, m
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("| Muon, rate 0.2 | ")
     monkeypatch.setattr(accuracy, "fit", None)
+    records, page = tmp_path / "records.json", tmp_path / "page.md"
+    assert accuracy.main([*command, "--records", str(records)]) == 0
+    shutil.rmtree(tmp_path / "Muon-rate-0.2")
+    page.write_text(f"{accuracy.METHOD_BEGIN}\n{accuracy.METHOD_END}\n")
+    command += ["--records", str(records), "--kept", "--out", str(page)]
     assert accuracy.main(command) == 0
-    assert capsys.readouterr().out.splitlines() == [line]
+    assert capsys.readouterr().out.splitlines() == [line] * 2
+    assert line in page.read_text()
+    kept = json.loads(records.read_text())
+    kept["Muon, rate 0.2"]["recipe"]["momentum"] = 0.5  # a row of another training is none
+    records.write_text(json.dumps(kept))
+    assert accuracy.main(command) == 0
+    assert "Still to be trained: Muon, rate 0.2." in page.read_text()
 
 
 def test_unknown_names_list_the_choices(tmp_path):
