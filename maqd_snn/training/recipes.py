@@ -62,7 +62,7 @@ def cifar10_small() -> Recipe:
         pool_first=True,
         gain=None,
         surrogate="triangle",
-        epochs=13,
+        epochs=10,
         optimizer="muon",
         lr=0.04,
         warmup=0.15,
