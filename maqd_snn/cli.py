@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 a check failed, 2 wrong input, 130 interrupted, 143 asked to end by SIGTERM while training.
     """
+    # Large pages for large tensors, where the system gives them when asked (Linux's `madvise`): page faults of
+    # activations are a tenth of a training step. torch reads it once, before its first tensor.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with _leaving_at_once():
         # Importing torch takes a second; an exception within it, Ctrl-C's too, may come out as another one.
         from maqd_snn.commands.table import COMMANDS

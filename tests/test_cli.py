@@ -1,7 +1,10 @@
 """The command line as a user meets it: the main job, its parts, and one clear sentence for every wrong input."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -253,3 +256,23 @@ def test_a_report_with_everything(run, tmp_path, capsys):
     assert {"counts.csv", "energy.csv", "report.tex"} <= {path.name for path in run.iterdir()}
     assert "Others' numbers side by side" in (run / "report.html").read_text()
     fails(capsys, ["report", run, "--profile", tmp_path / "no.toml"], "there is no profile file")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_large_pages_are_asked_for_before_torch_looks(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    if given is not None:
+        environment["THP_MEM_ALLOC_ENABLE"] = given
+    code = """
+import builtins, os
+load = builtins.__import__
+def noting(name, *rest):
+    if name == "torch":
+        print("torch:", os.environ.get("THP_MEM_ALLOC_ENABLE"))
+    return load(name, *rest)
+builtins.__import__ = noting
+from maqd_snn.cli import main
+main([])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert {line for line in ran.stdout.splitlines() if line.startswith("torch:")} == {f"torch: {expected}"}

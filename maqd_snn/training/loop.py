@@ -49,7 +49,7 @@ from maqd_snn.training.team import Team, join
 from maqd_snn.training.watching import LAYERS, METRICS, Board, Epoch, LayerEpoch, Progress, csv_table
 
 CHECKPOINT = "checkpoint.safetensors"
-EVAL_BATCH = 500
+EVAL_BATCH = 250
 RATE_EVERY = 16  # steps between two looks at the spike rates
 RATE_EVERY_COMPILED = 64  # a look runs uncompiled
 
