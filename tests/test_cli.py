@@ -266,10 +266,10 @@ def test_large_pages_are_asked_for_before_torch_looks(given, expected):
     code = """
 import builtins, os
 load = builtins.__import__
-def noting(name, *rest):
+def noting(name, *rest, **named):
     if name == "torch":
         print("torch:", os.environ.get("THP_MEM_ALLOC_ENABLE"))
-    return load(name, *rest)
+    return load(name, *rest, **named)
 builtins.__import__ = noting
 from maqd_snn.cli import main
 main([])
