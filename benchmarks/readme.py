@@ -1,7 +1,7 @@
 """The README's table and figure, from the reports of finished runs.
 
-    maqd run digits && maqd run cifar10-vgg ...
-    python benchmarks/readme.py runs/digits runs/cifar10-vgg ... [--figure-of runs/cifar10-vgg] [--check]
+    maqd run digits && maqd run cifar10-small ...
+    python benchmarks/readme.py runs/digits runs/cifar10-small ... [--figure-of runs/cifar10-small] [--check]
 
 Writes the table between the markers of README.md, and docs/overview.png. With --check nothing is written: exit code 1
 where the table differs from what the reports say.
