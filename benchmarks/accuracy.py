@@ -179,6 +179,13 @@ def read_records(path: Path | None) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _keep(kept: dict[str, dict[str, Any]], key: str, row: dict[str, Any], records: Path | None) -> None:
+    """Put a row among those of `read_records`, and write them all if there is a file for them."""
+    kept[key] = row
+    if records:
+        write_text(records, json.dumps(kept, indent=1) + "\n")
+
+
 def of_today(row: Row, recipe: str, where: Path | None) -> bool:
     """Whether a row was trained with today's fields of the recipe, whatever its states and seed."""
     return replace(Recipe.from_dict(row["recipe"], str(where)), **_AXES) == replace(get_recipe(recipe), **_AXES)
@@ -319,9 +326,8 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
             if options.kept:
                 missing.append(name)
                 continue
-            row = kept[name] = method_row(name, recipe, splits, options.folder or Path("runs/methods"))
-            if options.records:
-                write_text(options.records, json.dumps(kept, indent=1) + "\n")
+            row = method_row(name, recipe, splits, options.folder or Path("runs/methods"))
+            _keep(kept, name, row, options.records)
         print(method_table([row])[-1], flush=True)
         rows.append(row)
     chance = 100 * (0.68 * 0.32 / METHOD_VALIDATION) ** 0.5
@@ -346,9 +352,8 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
                 if options.kept:
                     missing.append(f"{name}, seed {seed}")
                     continue
-                kept[key] = train_network(options.recipe, name, seed, folder, further)
-                if options.records:
-                    write_text(options.records, json.dumps(kept, indent=1) + "\n")
+                row = train_network(options.recipe, name, seed, folder, further)
+                _keep(kept, key, row, options.records)
             rows.append(kept[key])
             print(network_table(rows)[-1], flush=True)
     found = verdicts(options.recipe, rows)

@@ -129,15 +129,12 @@ def test_a_stage_of_more_states_is_the_network_with_these(
     make_model, random_codes, signed: bool, states: int, first: int, surrogate: str
 ) -> None:
     model = make_model("vgg", states, 3, signed=signed, surrogate=surrogate).train()
-    finer = copy.deepcopy(model)
-    nodes = [(name, finer.part(name)) for name in finer.names]
-    plain = SpikingNetwork(
-        finer.input_spec,
-        [
-            Node(name, Finer(part, first) if isinstance(part, layers.NormSpike) else part, finer.inputs_of[name])
-            for name, part in nodes
-        ],
-    ).train()
+    copied, nodes = copy.deepcopy(model), []
+    for name in copied.names:
+        part = copied.part(name)
+        finer = Finer(part, first) if isinstance(part, layers.NormSpike) else part
+        nodes.append(Node(name, finer, copied.inputs_of[name]))
+    plain = SpikingNetwork(copied.input_spec, nodes).train()
     codes, forward = random_codes(model), prepare(model, "fp32")
     forward.stage = Stage(float_acts=True, states=first)
     expected, found = plain(codes), forward(codes)

@@ -11,9 +11,11 @@ def stage_at(recipe: Recipe, progress: float) -> Stage:
     >>> [stage_at(recipe, progress) for progress in (0.0, 0.2, 0.5)]  # doctest: +NORMALIZE_WHITESPACE
     [Stage(float_acts=True, float_weights=True, states=None), Stage(float_acts=True, float_weights=False, states=None),
      Stage(float_acts=False, float_weights=False, states=None)]
+    >>> fine = Recipe(name="fine", dataset="digits", act_states_from=0.5, act_states_first=16)
+    >>> stage_at(fine, 0.0).states
+    16
     """
-    first = progress < recipe.act_states_from
-    return Stage(first, progress < recipe.weight_states_from, recipe.act_states_first if first else None)
+    return Stage(progress < recipe.act_states_from, progress < recipe.weight_states_from, recipe.act_states_first)
 
 
 def width_at(recipe: Recipe, progress: float) -> float:
