@@ -16,14 +16,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
 from maqd_snn.runs import machine
 
 
-def train(recipe: str, seed: int, options: Sequence[str], run: Path | None) -> tuple[float, float]:
-    """Train in processes of their own and return (validation accuracy, validation loss) of the best epoch.
+class Best(NamedTuple):
+    """Validation accuracy and loss of the best of so many epochs."""
+
+    accuracy: float
+    loss: float
+    epochs: int
+
+
+def train(recipe: str, seed: int, options: Sequence[str], run: Path | None) -> Best:
+    """Train in processes of their own and return what the best epoch came to.
 
     Args:
         run: folder that keeps the run, or goes on with the one it holds; None for one that is thrown away.
@@ -36,7 +45,7 @@ def train(recipe: str, seed: int, options: Sequence[str], run: Path | None) -> t
             raise MaqdError(f"a training ended with exit code {code}, see above: {' '.join(command[2:])}")
         history = json.loads(result.read_text())["history"]
     best = min(history, key=lambda row: row["validation_loss"])
-    return best["validation_accuracy"], best["validation_loss"]
+    return Best(best["validation_accuracy"], best["validation_loss"], len(history))
 
 
 def options_of(description: str | None, recipe: str) -> argparse.ArgumentParser:
@@ -67,9 +76,10 @@ def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options:
             train(options.recipe, seed, [*chosen, *further], folder)
             for seed, folder in zip(seeds, folders, strict=True)
         ]
-        accuracies, losses = [100 * accuracy for accuracy, _ in results], [loss for _, loss in results]
+        accuracies = [100 * best.accuracy for best in results]
         each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
-        rows.append(f"| {kind} | {statistics.mean(accuracies):.2f} % ({each}) | {statistics.mean(losses):.4f} |")
+        loss = statistics.mean(best.loss for best in results)
+        rows.append(f"| {kind} | {statistics.mean(accuracies):.2f} % ({each}) | {loss:.4f} |")
         print(rows[-1], flush=True)
     if options.out:
         where = machine()
@@ -77,7 +87,7 @@ def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options:
             f"# {title}",
             "",
             f"`maqd train {' '.join([options.recipe, *further])}`, {len(seeds)} seeds, the same batch size in each "
-            f"row; the best epoch. Made by `maqd bench {bench}` on {date.today()}, {where['system']}, "
+            f"row; the best of {results[0].epochs} epochs. Made by `maqd bench {bench}` on {date.today()}, {where['system']}, "
             f"{os.cpu_count()} cores, torch {where['torch']}.",
             "",
             *rows,
