@@ -21,6 +21,7 @@ from maqd_snn import build, fold
 from maqd_snn.benchmarks.document import replace_between
 from maqd_snn.datasets import Splits, load_splits
 from maqd_snn.errors import MaqdError
+from maqd_snn.files import size_of
 from maqd_snn.integer import IntegerNetwork
 from maqd_snn.neuromorphic import FORMATS, export, verify
 from maqd_snn.runs import machine
@@ -51,8 +52,9 @@ def row(net: IntegerNetwork, name: str, codes: torch.Tensor, folder: Path) -> tu
     written = time.perf_counter()
     record = verify(target, net, codes)
     done = time.perf_counter()
-    said = f"{record.mismatches} of {record.scores} in {record.runtime}"
-    size = f"{target.stat().st_size / 1e6:.1f}"
+    what = "" if record.compared == "class scores" else f" {record.compared}"
+    said = f"{record.mismatches} of {record.scores}{what} in {record.runtime}"
+    size = f"{sum(map(size_of, FORMATS[name].files(target))) / 1e6:.1f}"
     line = f"| {name} | {written - started:.1f} | {done - written:.1f} | {size} | {said} |"
     return line, done - started, record.ok
 

@@ -87,8 +87,8 @@ def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options:
             f"# {title}",
             "",
             f"`maqd train {' '.join([options.recipe, *further])}`, {len(seeds)} seeds, the same batch size in each "
-            f"row; the best of {results[0].epochs} epochs. Made by `maqd bench {bench}` on {date.today()}, {where['system']}, "
-            f"{os.cpu_count()} cores, torch {where['torch']}.",
+            f"row; the best of {results[0].epochs} epochs. Made by `maqd bench {bench}` on {date.today()}, "
+            f"{where['system']}, {os.cpu_count()} cores, torch {where['torch']}.",
             "",
             *rows,
             "",

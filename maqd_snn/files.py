@@ -5,8 +5,8 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maqd_snn.errors import MaqdError
@@ -54,6 +54,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write several files, the last of them last: each is named when all are on disk, so that an error leaves none.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_texts({folder / "a.h": "1", folder / "a.c": "2"})
+    >>> sorted(path.name for path in folder.iterdir())
+    ['a.c', 'a.h']
+    """
+    with ExitStack() as stack:
+        for path, text in reversed(texts.items()):  # contexts end, and files get their names, last in first out
+            stack.enter_context(atomic_path(path)).write_text(text, encoding="utf-8")
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return path.stat().st_size if path.is_file() else sum(size_of(below) for below in path.iterdir())
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> None:

@@ -28,11 +28,11 @@ from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.files import claimed, remove_temporaries, write_text
 from maqd_snn.folding import fold
 from maqd_snn.graph import SpikingNetwork
-from maqd_snn.integer import IntegerNetwork, load
+from maqd_snn.integer import IntegerNetwork
 from maqd_snn.integer.ops import MaxPool2d
 from maqd_snn.integer.reorder import spikes_before_pools
 from maqd_snn.integer.storage import fingerprint
-from maqd_snn.neuromorphic import FORMATS, Verification, export, verify
+from maqd_snn.neuromorphic import FORMATS, Verification, export, load, verify
 from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
 from maqd_snn.reporting.samples import sample_records
@@ -337,7 +337,7 @@ def count_right(run: Path, recipe: Recipe, splits: Splits, data: ImageDataset) -
 
 
 def read_network(run_or_file: Path) -> IntegerNetwork:
-    """Return the integer network of a run folder, or of a network file."""
+    """Return the integer network of a run folder, or of a file that `maqd_snn.load` reads."""
     if run_or_file.is_dir() and (run_or_file / RECIPE).is_file() and not read_recipe(run_or_file).foldable:
         raise MaqdError(
             f"{str(run_or_file)!r} holds no integer network ({read_recipe(run_or_file).kind}); give a run with states"

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from maqd_snn._version import __version__
 from maqd_snn.counting import Values, flowing_values
 from maqd_snn.errors import MaqdError
-from maqd_snn.files import write_text
+from maqd_snn.files import write_texts
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.packing import pack
@@ -945,14 +945,13 @@ def paths(path: Path) -> tuple[Path, ...]:
 
 
 def write_c(net: IntegerNetwork, path: Path) -> None:
-    """Write `c_source(net)` as NAME.c, with NAME.h and NAME_main.c beside it, each atomically, NAME.c last.
+    """Write `c_source(net)` as NAME.c, with NAME.h and NAME_main.c beside it: all three or, on an error, none.
 
     Raises:
         MaqdError: as `c_source`; an unwritable path.
     """
     files = c_source(net, path.stem).files
-    for target, suffix in zip(paths(path), (".h", "_main.c", ".c"), strict=True):
-        write_text(target, files[suffix])
+    write_texts({target: files[suffix] for target, suffix in zip(paths(path), (".h", "_main.c", ".c"), strict=True)})
 
 
 def c_sizes(net: IntegerNetwork) -> dict[str, int]:

@@ -36,9 +36,13 @@ def find_compiler() -> list[str]:
     """Return the command of the C compiler: $CC, else the first of `COMPILERS` on the PATH.
 
     Raises:
-        MissingToolError: there is none.
+        MissingToolError: there is none, or $CC has a quotation that does not end.
     """
-    given = shlex.split(os.environ.get("CC", ""))
+    stated = os.environ.get("CC", "")
+    try:
+        given = shlex.split(stated)
+    except ValueError as error:
+        raise MissingToolError(f"verifying C files needs a C compiler, but $CC is {stated!r}: {error}") from error
     for command in [given] if given else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command

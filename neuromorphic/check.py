@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ class Check:
         problem: why nothing was compared: a documented fault of the runtime, or its absence; else an empty string.
         failed: whether the problem is a verdict on the file, and not one on the runtime.
         layers: of the ops whose values the runtime shows. figures: further plain values, such as sizes.
+        compared: what the scores are. inputs: sha256 of the input codes, int64 in C order, where the file was not run
+        on those that were given: its own, or an empty string for none.
     """
 
     format: str
@@ -52,6 +55,8 @@ class Check:
     failed: bool = False
     layers: tuple[LayerCheck, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    compared: str = "class scores"
+    inputs: str | None = None
 
     @property
     def ran(self) -> bool:
@@ -64,8 +69,8 @@ class Check:
         return self.ran and self.mismatches == 0 and not any(layer.mismatches for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and `ok` as plain values."""
-        return {**asdict(self), "ok": self.ok}
+        """Return the fields and `ok` as plain values; None is a difference that is no finite number."""
+        return {**asdict(self), "largest_difference": _finite(self.largest_difference), "ok": self.ok}
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,9 @@ class Verification:
 
     Attributes:
         format: name of the format. file: its name. sha256: of the file. network: fingerprint of the integer network.
-        inputs: sha256 of the input codes, int64 in C order. samples: number of them. checks: one for each runtime,
-        also those that did not run. created: UTC, ISO 8601. library: what verified.
+        inputs: sha256 of the input codes that the file was run on, int64 in C order; empty where it was not run.
+        samples: number of them. checks: one for each runtime, also those that did not run. created: UTC, ISO 8601.
+        library: what verified.
     """
 
     format: str
@@ -104,6 +110,11 @@ class Verification:
         return ", ".join(check.runtime for check in self.ran)
 
     @property
+    def compared(self) -> str:
+        """What was compared: class scores, unless the format holds no network to run."""
+        return next((check.compared for check in self.ran), "class scores")
+
+    @property
     def scores(self) -> int:
         """Number of class scores that were compared in each runtime."""
         return max((check.scores for check in self.ran), default=0)
@@ -130,7 +141,9 @@ class Verification:
         record = {
             "schema": RECORD_SCHEMA,
             **{name: getattr(self, name) for name in ("format", "file", "sha256", "network", "inputs", "samples")},
-            **{name: getattr(self, name) for name in ("runtime", "scores", "mismatches", "largest_difference", "note")},
+            **{name: getattr(self, name) for name in ("runtime", "compared", "scores", "mismatches")},
+            "largest_difference": _finite(self.largest_difference),
+            "note": self.note,
             "ok": self.ok,
             "checks": [json.loads(json.dumps(check.to_dict())) for check in self.checks],
             "created": self.created,
@@ -140,11 +153,24 @@ class Verification:
 
 
 def record(path: Path, net: IntegerNetwork, codes: NDArray[np.int64], checks: Sequence[Check]) -> Verification:
-    """Return the record of these checks of the file on these codes."""
+    """Return the record of these checks of the file, on these codes unless a check states inputs of its own."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    inputs = hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()
-    return Verification(checks[0].format, path.name, digest, fingerprint(net), inputs, len(codes), tuple(checks))
+    own = next((check for check in checks if check.inputs is not None), None)
+    if own is None or own.inputs is None:
+        inputs, samples = codes_sha256(codes), len(codes)
+    else:
+        inputs, samples = own.inputs, own.samples
+    return Verification(checks[0].format, path.name, digest, fingerprint(net), inputs, samples, tuple(checks))
+
+
+def codes_sha256(codes: NDArray[np.int64]) -> str:
+    """Return the sha256 of input codes in C order."""
+    return hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def not_run(format_name: str, runtime: str, problem: str, failed: bool = False) -> Check:

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from math import prod
@@ -35,11 +35,13 @@ from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.ops import OPS
 from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare
-from maqd_snn.neuromorphic.packing import Packed, pack, unpack
+from maqd_snn.neuromorphic.packing import PACKED_BITS, Packed, pack, unpack
 
 DESCRIPTION, MAP = "maqd-snn hardware description", "maqd-snn memory map"
 VERSION = 1
-LARGEST_FILE = 2**30
+LARGEST_FILE = 2**26  # bytes of a description or map
+LARGEST_IMAGE = 2**28  # bytes of an image, which is text
+WORD_BITS = (8, 16, 32, 64)
 
 
 def describe(net: IntegerNetwork) -> dict[str, Any]:
@@ -116,6 +118,11 @@ def image_folder(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.json')}.images")
 
 
+def hex_paths(path: Path) -> tuple[Path, Path]:
+    """Return what an export to `path` writes: the folder of the images, and the map."""
+    return image_folder(path), path
+
+
 def _images(net: IntegerNetwork) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the entries of the address map, and the text of every image by file name."""
     entries: list[dict[str, Any]] = []
@@ -154,12 +161,16 @@ def write_hex(net: IntegerNetwork, path: Path) -> None:
     """Write the memory map to `path` and the images into the folder beside it; the map, written last, completes them.
 
     Raises:
-        MaqdError: the folder exists and holds something else; an unwritable path.
+        MaqdError: the folder exists and holds anything but images of such names; an image beyond `LARGEST_IMAGE`; an
+            unwritable path.
     """
     entries, files = _images(net)
     folder = image_folder(path)
-    if folder.exists() and (not folder.is_dir() or any(file.suffix != ".hex" for file in folder.iterdir())):
-        raise MaqdError(f"{str(folder)!r} exists and holds more than images; give another name")
+    if folder.exists() and (folder.is_symlink() or not folder.is_dir() or not all(map(_is_image, folder.iterdir()))):
+        raise MaqdError(f"{str(folder)!r} exists and holds more than images of an export; give another name")
+    for name, text in files.items():
+        if len(text) > LARGEST_IMAGE:
+            raise MaqdError(f"the image {name!r} would have {len(text)} bytes, more than {LARGEST_IMAGE}")
     temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         temporary.mkdir()
@@ -177,6 +188,12 @@ def write_hex(net: IntegerNetwork, path: Path) -> None:
     write_text(path, json.dumps(contents, indent=1))
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a file has a name that `_images` gives."""
+    name = re.fullmatch(r"\d{2,}_[A-Za-z0-9_]+_(weight|thresholds|direction|bias)\.hex", path.name, re.ASCII)
+    return name is not None and path.is_file() and not path.is_symlink()
+
+
 def _read(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST_FILE:
         raise MaqdError(f"it has {path.stat().st_size} bytes, more than any export")
@@ -187,8 +204,10 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict) or contents.get("format") not in (DESCRIPTION, MAP):
         raise MaqdError(f"it is no {DESCRIPTION} and no {MAP}")
     version = contents.get("version")
-    if type(version) is not int or version > VERSION:
-        raise MaqdError(f"its version {version!r} is newer than {VERSION} or none; update maqd-snn")
+    if type(version) is not int or version < 1:
+        raise MaqdError(f"its version is {str(version)[:20]!r}, expected a whole number from 1 to {VERSION}")
+    if version > VERSION:
+        raise MaqdError(f"its version {version} is newer than {VERSION}; update maqd-snn")
     return contents
 
 
@@ -196,7 +215,8 @@ def read_hex(path: Path, contents: Mapping[str, Any]) -> IntegerNetwork:
     """Return the network that a memory map and its images hold.
 
     Raises:
-        MaqdError: a missing, damaged or foreign image; values that make no network.
+        MaqdError: a missing, damaged or foreign image; values that make no network, or another one than the map
+            describes.
     """
     try:
         tensors: dict[tuple[str, str], Tensor] = {}
@@ -210,11 +230,31 @@ def read_hex(path: Path, contents: Mapping[str, Any]) -> IntegerNetwork:
             own = {field: tensor for (op, field), tensor in tensors.items() if op == layer["name"]}
             values = {"name": layer["name"], "inputs": tuple(layer["inputs"]), **given, **own}
             graph.append(kind(**{key: value for key, value in values.items() if key in known}))
-        return IntegerNetwork(graph)
+        net = IntegerNetwork(graph)
     except MaqdError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
+    except _DAMAGE as error:
         raise MaqdError(f"it is damaged ({type(error).__name__}: {str(error)[:200]})") from error
+    described = {**describe(net), "format": contents["format"]}
+    wrong = _different(described, {key: value for key, value in contents.items() if key not in ("folder", "memories")})
+    if wrong:
+        raise MaqdError(f"it states {wrong[0]}, which is not so by its images ({len(wrong)} such values)")
+    return net
+
+
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError, OSError)
+
+
+def _different(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the places at which two descriptions differ, whatever library wrote them."""
+    ours, theirs = dict(_leaves(wanted)), dict(_leaves(found))
+    return [name for name in sorted({*ours, *theirs}) if name != "library" and not _same(ours, theirs, name)]
+
+
+def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> bool:
+    if name not in ours or name not in theirs:
+        return False
+    return type(ours[name]) is type(theirs[name]) and bool(ours[name] == theirs[name])  # True is not 1 here
 
 
 def load_map(path: Path) -> IntegerNetwork:
@@ -232,21 +272,22 @@ def _tensor(folder: Path, entry: Mapping[str, Any]) -> Tensor:
     file, shape, words, bits = entry["file"], entry["shape"], entry["words"], entry["word_bits"]
     if not isinstance(file, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,250}\.hex", file):
         raise MaqdError(f"{str(file)[:80]!r} is no name of an image")
-    source = folder / file
-    if source.is_symlink() or not source.is_file():
-        raise MaqdError(f"the image {file!r} is missing or a link")
-    if bits not in (8, 16, 32, 64) or type(words) is not int or words < 1:
+    numbers = [words, *shape] if isinstance(shape, list) and len(shape) <= 8 else [None]
+    if bits not in WORD_BITS or not all(type(number) is int and number > 0 for number in numbers):
         raise MaqdError(f"{file}: expected words of 8, 16, 32 or 64 bits, got {str(words)[:20]} of {str(bits)[:20]}")
-    if source.stat().st_size > words * (bits // 4 + 1) + 10_000:
-        raise MaqdError(f"{file}: it has {source.stat().st_size} bytes, more than {words} words of {bits} bits take")
-    lines = [line for line in source.read_text(encoding="ascii").splitlines() if not line.startswith("//")]
-    if len(lines) != words or not all(re.fullmatch(r"[0-9a-f]+", line) and len(line) == bits // 4 for line in lines):
-        raise MaqdError(f"{file}: expected {words} words of {bits // 4} hexadecimal digits, got others")
-    raw = np.array([int(line, 16) for line in lines], np.uint64)
-    if entry["encoding"] == "packed":
-        count = prod(int(size) for size in shape)
-        packed = Packed(entry["code_bits"], entry["step"], entry["offset"], count, raw.astype(np.uint8))
-        values = unpack(packed)
+    packed = entry["encoding"] == "packed"
+    packing = [entry["code_bits"], entry["step"], entry["offset"]] if packed else [8, 1, 0]
+    if not all(type(number) is int and abs(number) < 2**31 for number in packing) or packing[0] not in PACKED_BITS:
+        raise MaqdError(
+            f"{file}: expected codes of 1, 2, 4 or 8 bits, a step and an offset, got {str(packing)[:80]}"
+        )
+    count = prod(shape)
+    needed = -(-count * packing[0] // 8) if packed else count
+    if words != needed:
+        raise MaqdError(f"{file}: {count} values take {needed} words, it states {words}")
+    raw = _words(folder / file, words, bits)
+    if packed:
+        values = unpack(Packed(*packing, count, raw.astype(np.uint8)))
     else:
         values = raw.astype(f"<u{bits // 8}").view(f"<i{bits // 8}").astype(np.int64)
     tensor = torch.from_numpy(np.ascontiguousarray(values.reshape(shape)))
@@ -255,40 +296,71 @@ def _tensor(folder: Path, entry: Mapping[str, Any]) -> Tensor:
     return tensor
 
 
+def _words(source: Path, words: int, bits: int) -> NDArray[np.uint64]:
+    """Return the words of an image: a comment, then as many lines of bits/4 hexadecimal digits."""
+    if source.is_symlink() or not source.is_file():
+        raise MaqdError(f"the image {source.name!r} is missing or a link")
+    digits, size = bits // 4, source.stat().st_size
+    wrong = f"{source.name}: expected a comment and {words} words of {digits} hexadecimal digits, a line each"
+    if not words * (digits + 1) <= size <= min(words * (digits + 1) + 10_000, LARGEST_IMAGE):
+        raise MaqdError(f"{wrong}; it has {size} bytes")
+    text = source.read_bytes()
+    comment, body = text[: -words * (digits + 1)], text[-words * (digits + 1) :]
+    if not re.fullmatch(rb"//[^\n]*\n", comment):
+        raise MaqdError(f"{wrong}, got others")
+    lines = np.frombuffer(body, np.uint8).reshape(words, digits + 1)
+    codes = _HEX[lines[:, :-1]]
+    if (lines[:, -1] != ord("\n")).any() or (codes > 15).any():
+        raise MaqdError(f"{wrong}, got others")
+    found = np.zeros(words, np.uint64)
+    for column in codes.T:
+        found = (found << np.uint64(4)) | column
+    return found
+
+
+_HEX = np.full(256, 255, np.uint8)
+_HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+
+
 def verify_json(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64], net: IntegerNetwork) -> list[Check]:
     """Re-read a memory map and run the network that it holds, or re-read a hardware description and compare it.
 
-    Of a memory map the class scores and every op's output are compared, in NumPy int64; of a description every value.
+    A memory map must be of the network, to the last value; its class scores and every op's output are then compared, in
+    NumPy int64. Of a description every value is compared, and nothing run.
 
     Raises:
-        MaqdError: a damaged, newer or foreign file or image.
+        MaqdError: a damaged, newer or foreign file or image; a memory map of another network.
     """
     try:
         contents = _read(path)
         if contents["format"] == DESCRIPTION:
-            wanted, found = dict(_leaves(describe(net))), dict(_leaves(contents))
-            names = [name for name in sorted({*wanted, *found}) if name != "library"]
-            wrong = sum(wanted.get(name, KeyError) != found.get(name, KeyError) for name in names)
-            note = "values of the description compared, not class scores"
-            return [Check("json", "maqd-snn JSON reader", len(codes), len(names), wrong, 0.0, note)]
+            wanted = describe(net)
+            count = len({name for name, _ in [*_leaves(wanted), *_leaves(contents)]} - {"library"})
+            wrong = len(_different(wanted, contents))
+            return [Check("json", "maqd-snn JSON reader", 0, count, wrong, 0.0, compared="values", inputs="")]
         rebuilt = read_hex(path, contents)
+        if fingerprint(rebuilt) != fingerprint(net):
+            raise MaqdError("it holds another network than the one it is compared with")
         got = rebuilt.reference_trace(codes)
-        truth = net.trace(torch.from_numpy(codes))
-        last = rebuilt.ops[-1].name
         layers: Sequence[LayerCheck] = [
             LayerCheck(name, value.numel(), int((value.numpy() != got[name]).sum()))
-            for name, value in truth.items()
-            if name in got and got[name].shape == tuple(value.shape)
+            for name, value in net.trace(torch.from_numpy(codes)).items()
         ]
+        last = rebuilt.ops[-1].name
         return [compare("hex", "maqd-snn image reader, NumPy int64", got[last], expected, "", layers)]
     except MaqdError as error:
         raise MaqdError(f"{str(path)!r} is not usable: {error}") from error
 
 
-def _leaves(value: Any, at: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{at}.{key}" if at else str(key))]
-    if isinstance(value, list):
-        leaves = [leaf for index, item in enumerate(value) for leaf in _leaves(item, f"{at}[{index}]")]
-        return [(f"{at}.length", len(value)), *leaves]
-    return [(at, value)]
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every plain value with its place, and the length of every list; values may be nested to any depth."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        at, item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [(f"{at}.{key}" if at else str(key), below) for key, below in item.items()]
+        elif isinstance(item, list):
+            yield f"{at}.length", len(item)
+            waiting += [(f"{at}[{index}]", below) for index, below in enumerate(item)]
+        else:
+            yield at, item

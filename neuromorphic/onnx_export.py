@@ -50,6 +50,7 @@ from maqd_snn.neuromorphic.quant_fit import fit_quant
 # The IR version is one that old runtimes read too, instead of the newest that the installed onnx knows.
 OPSET = 13
 IR_VERSION = 8
+FORMAT_VERSION = 1  # of what this library states in a file
 QONNX_DOMAIN = "qonnx.custom_op.general"
 QONNX_VERSION = 1
 BATCH = "batch"
@@ -692,6 +693,7 @@ def _model(net: IntegerNetwork, form: _Form) -> Any:
         doc_string=_description(net),
     )
     properties = {
+        "maqd_snn_format_version": str(FORMAT_VERSION),
         "maqd_snn_version": __version__,
         "maqd_snn_form": form.name,
         "maqd_snn_provenance": json.dumps(net.provenance, sort_keys=True),

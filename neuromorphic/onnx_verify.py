@@ -5,6 +5,7 @@ tensor may be larger than the network's own, and names of domains, which qonnx w
 compared with the known ones first.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,7 +21,16 @@ from numpy.typing import NDArray
 from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
-from maqd_snn.neuromorphic.onnx_export import FORM_NAMES, QONNX_DOMAIN, WITH_FOREIGN_OPERATORS, onnx_package
+from maqd_snn.neuromorphic.onnx_export import (
+    FORM_NAMES,
+    FORMAT_VERSION,
+    IR_VERSION,
+    OPSET,
+    QONNX_DOMAIN,
+    QONNX_VERSION,
+    WITH_FOREIGN_OPERATORS,
+    onnx_package,
+)
 
 # What protobuf can hold in one message; the exporter writes no file of several parts.
 LARGEST_FILE = 2**31 - 1
@@ -180,6 +190,7 @@ def _load(path: Path) -> Any:
         raise _refused("it cannot be read", error) from error
     except Exception as error:  # protobuf's own exceptions are not onnx's
         raise _refused("it is damaged, truncated or no ONNX", error) from error
+    _check_versions(model)
     if model.functions:
         raise MaqdError("it defines functions of its own, which maqd-snn does not write")
     for node in model.graph.node:
@@ -200,6 +211,20 @@ def _load(path: Path) -> Any:
     except Exception as error:  # the checker raises its own and protobuf's exceptions
         raise _refused("it is damaged, truncated or no ONNX", error) from error
     return model
+
+
+def _check_versions(model: Any) -> None:
+    """Raise MaqdError for a file of a newer ONNX, QONNX or maqd-snn than what this version writes."""
+    stated = {entry.key: entry.value for entry in model.metadata_props}.get("maqd_snn_format_version", "1")
+    if not isinstance(stated, str) or not re.fullmatch(r"[0-9]{1,9}", stated):  # protobuf gives bytes where it is no text
+        raise MaqdError(f"its format version is {stated[:20]!r}, expected a whole number from 1 to {FORMAT_VERSION}")
+    known = {"": OPSET, "ai.onnx": OPSET, QONNX_DOMAIN: QONNX_VERSION}
+    versions = [("format", int(stated), FORMAT_VERSION), ("IR", model.ir_version, IR_VERSION)]
+    versions += [(f"{each.domain or 'ONNX'} operator", each.version, known[each.domain])
+                 for each in model.opset_import if each.domain in known]  # fmt: skip
+    for name, found, newest in versions:
+        if found > newest:
+            raise MaqdError(f"its {name} version {found} is newer than {newest}, the last one read; update maqd-snn")
 
 
 def _input(model: Any, codes: NDArray[np.int64]) -> tuple[str, np.dtype[Any]]:

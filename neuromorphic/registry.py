@@ -14,7 +14,7 @@ from maqd_snn.integer import IntegerNetwork
 from maqd_snn.neuromorphic import c_export
 from maqd_snn.neuromorphic.c_verify import verify_c
 from maqd_snn.neuromorphic.check import Check, Verification, record
-from maqd_snn.neuromorphic.memory import verify_json, write_hex, write_json_description
+from maqd_snn.neuromorphic.memory import LARGEST_IMAGE, hex_paths, verify_json, write_hex, write_json_description
 from maqd_snn.neuromorphic.netx_export import write_netx
 from maqd_snn.neuromorphic.netx_verify import verify_netx
 from maqd_snn.neuromorphic.nir_events import verify_nir_events, write_nir_events
@@ -40,8 +40,8 @@ class Format:
 
     Attributes:
         title: one line for lists. file: its name in the folder of a run. write: (network, path). extra: the extra that
-        it needs, or an empty string. files: path -> all files that `write` writes. usual: whether a run writes it
-        unasked. cannot: what it cannot express, for lists.
+        it needs, or an empty string. files: path -> all files and folders that `write` writes. usual: whether a run
+        writes it unasked. cannot: what it cannot express, for lists.
     """
 
     title: str
@@ -135,18 +135,20 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "",
             cannot="branches, weights above 127, sums of 2^17 and more, thresholds of a layer 8,192 apart",
         ),
-        "hex": Format(
-            "memory images for $readmemh, one a memory, with an address map in JSON",
-            "network.hex.json",
-            write_hex,
-            "",
-        ),
         "json": Format(
             "hardware description in JSON: layers, synapses, bits, thresholds, checksums",
             "network.hardware.json",
             write_json_description,
             "",
             cannot="weights: their checksums only",
+        ),
+        "hex": Format(
+            "memory images for $readmemh, one a memory, with an address map in JSON",
+            "network.hex.json",
+            write_hex,
+            "",
+            hex_paths,
+            cannot=f"images of more than {LARGEST_IMAGE // 2**20} MiB",
         ),
     }
 )
@@ -166,30 +168,48 @@ VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
 )
 
 
+def format_of(path: Path) -> str:
+    """Return the format whose files end like this one; of several with the same last suffix, the first in the table.
+
+    Raises:
+        MaqdError: a suffix of no format; the choices are listed.
+
+    >>> [format_of(Path(name)) for name in ("a.onnx", "a.qonnx.onnx", "a.hex.json", "a.json", "a.nir")]
+    ['onnx', 'qonnx', 'hex', 'json', 'nir']
+    """
+    whole = [name for name, entry in FORMATS.items() if path.name.endswith(entry.file.removeprefix("network"))]
+    names = whole or [name for name, entry in FORMATS.items() if entry.suffix == path.suffix]
+    if not names:
+        raise MaqdError(f"{str(path)!r} has the suffix of no format; give one of: {', '.join(sorted(FORMATS))}")
+    return max(names, key=lambda name: len(FORMATS[name].file)) if whole else names[0]
+
+
 def export(net: IntegerNetwork, path: str | Path, format: str | None = None, overwrite: bool = False) -> None:
     """Write the integer network to `path` in one of `FORMATS`, atomically.
 
     Args:
         net: the integer network.
         path: the file to write; some formats put further files beside it.
-        format: a name of `FORMATS`; None takes the one that has the suffix of `path` (`.onnx`: standard operators).
+        format: a name of `FORMATS`; None takes the one of `format_of`.
         overwrite: replace files that exist.
 
     Raises:
-        MaqdError: an unknown format (the choices are listed); an op that the format cannot express (op, format and what
-            to do are named); a file that exists; an unwritable path. MissingExtraError: the format's package is not
-            installed.
+        MaqdError: an unknown format (the choices are listed) or a suffix of another one; an op that the format cannot
+            express (op, format and what to do are named); a file that exists; an unwritable path. MissingExtraError:
+            the format's package is not installed.
     """
     target = Path(path)
     if format is None:
-        names = [name for name, entry in FORMATS.items() if entry.suffix == target.suffix]
-        if not names:
-            raise MaqdError(f"{str(target)!r} has the suffix of no format; give one of: {', '.join(sorted(FORMATS))}")
-        format = names[0]
+        format = format_of(target)
     if format not in FORMATS:
         raise unknown_name("export format", format, FORMATS)
+    if target.suffix != FORMATS[format].suffix:
+        raise MaqdError(
+            f"a file of format {format} ends in {FORMATS[format].suffix}, got {str(target)!r}; give a name like "
+            f"{FORMATS[format].file!r}"
+        )
     for file in FORMATS[format].files(target):
-        if file.is_file() and not overwrite:
+        if file.exists() and not overwrite:
             raise MaqdError(f"{str(file)!r} exists; remove it, give another name, or pass overwrite")
     FORMATS[format].write(net, target)
 

@@ -33,12 +33,20 @@ def test_a_row_says_what_agrees(net, splits, tmp_path):
     assert "| 0 of " in line
 
 
+def test_a_row_counts_every_file_that_was_written(net, splits, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "size_of", lambda path: seen.append(path) or 1_000_000)
+    line, _, _ = bench.row(net, "hex", splits.test.codes[:2], tmp_path)
+    assert "| 2.0 |" in line
+    assert sorted(seen) == sorted(tmp_path.iterdir())
+
+
 def test_a_row_says_what_differs_and_what_is_not_written(net, splits, tmp_path, monkeypatch):
-    wrong = SimpleNamespace(ok=False, mismatches=3, scores=20, runtime="a runtime")
+    wrong = SimpleNamespace(ok=False, mismatches=3, scores=20, compared="values", runtime="a runtime")
     monkeypatch.setattr(bench, "verify", lambda *_: wrong)
     line, _, good = bench.row(net, "json", splits.test.codes[:2], tmp_path)
     assert not good
-    assert "| 3 of 20 in a runtime |" in line
+    assert "| 3 of 20 values in a runtime |" in line
     line, seconds, good = bench.row(net, "netx", splits.test.codes[:2], tmp_path)
     assert (seconds, good) == (0.0, True)
     assert "not written: spike1: its accumulators can reach" in line

@@ -217,6 +217,9 @@ def test_without_a_compiler_the_error_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "no-such-cc -m32")
     with pytest.raises(MissingExtraError, match="but \\$CC is 'no-such-cc', which is not there"):
         maqd_snn.verify(tmp_path / "network.c", net, codes_for(net))
+    monkeypatch.setenv("CC", 'gcc"')
+    with pytest.raises(MissingExtraError, match="but \\$CC is 'gcc\"': No closing quotation"):
+        maqd_snn.verify(tmp_path / "network.c", net, codes_for(net))
     result = verify_file("c", tmp_path / "network.c", net, codes_for(net))
     assert result.skipped
     assert not result.failed
@@ -230,6 +233,25 @@ def test_an_existing_file_is_not_replaced(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"network.h"}
     maqd_snn.export(net, tmp_path / "network.c", overwrite=True)
     assert (tmp_path / "network.h").read_text() != "mine"
+
+
+def test_all_files_are_written_or_none(tmp_path):
+    net = vast()
+    (tmp_path / "network_main.c").mkdir()
+    with pytest.raises(MaqdError, match="network_main.c' exists"):
+        maqd_snn.export(net, tmp_path / "network.c")
+    with pytest.raises(MaqdError, match="network_main.c' is a folder"):
+        maqd_snn.export(net, tmp_path / "network.c", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["network_main.c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("x.h", "c"), ("net.txt", "c"), ("b.nir", "nir-events"), ("b", "json"), ("b.JSON", "hex")]
+)
+def test_a_file_of_another_suffix_is_not_written(name, format, tmp_path):
+    with pytest.raises(MaqdError, match=f"a file of format {format} ends in .*{name}'; give a name like 'network"):
+        maqd_snn.export(vast(), tmp_path / name, format)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_c_cannot_hold_is_refused(tmp_path):

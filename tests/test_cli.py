@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import maqd_snn
@@ -108,6 +109,30 @@ def test_train_alone_and_one_format(tmp_path, capsys):
     assert main(["export", str(out / "network.h5"), "--format", "onnx", "--out", str(tmp_path / "x.onnx")]) == 0
     assert main(["verify", str(tmp_path / "x.onnx"), "--against", str(out), "--samples", "5"]) == 0
     assert "OK: 0 of 50 class scores differ" in capsys.readouterr().out
+
+
+def test_a_network_without_a_dataset_is_verified_on_codes_that_are_given(run, tmp_path, capsys):
+    images, file = tmp_path / "n.hex.json", tmp_path / "n.onnx"
+    assert main(["export", str(run), "--format", "hex", "--out", str(images)]) == 0
+    written = capsys.readouterr().out
+    assert (
+        f"{tmp_path / 'n.hex.images'} ({sum(f.stat().st_size for f in images.parent.rglob('*.hex'))} bytes)" in written
+    )
+    assert main(["export", str(images), "--format", "onnx", "--out", str(file)]) == 0
+    capsys.readouterr()
+    fails(capsys, ["verify", file, "--against", images], "does not say what it was trained on; give --data NAME or")
+    assert main(["verify", str(file), "--against", str(images), "--data", "digits", "--samples", "3"]) == 0
+    codes = tmp_path / "codes.npy"
+    np.save(codes, np.zeros((4, 1, 8, 8), np.uint8))
+    command = ["verify", file, "--against", images, "--data", codes]
+    assert main([str(part) for part in command]) == 0
+    assert "OK: 0 of 40 class scores differ on 4 samples, onnx in onnxruntime" in capsys.readouterr().out
+    np.save(codes, np.full((4, 1, 8, 8), 999))
+    fails(capsys, command, "999")
+    np.save(codes, np.zeros((4, 1, 8, 8)))
+    fails(capsys, command, "codes.npy' holds float64 of shape (4, 1, 8, 8), expected integer codes")
+    codes.write_bytes(codes.read_bytes()[:200])
+    fails(capsys, command, "codes.npy' is not there, damaged or no .npy array")
 
 
 def test_the_float_twin_is_trained_and_evaluated(tmp_path, capsys):

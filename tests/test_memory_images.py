@@ -119,16 +119,34 @@ def spoil(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(version=2), "its version 2 is newer than 1 or none; update maqd-snn"),
-        (lambda c: c.update(version="1"), "its version '1' is newer"),
+        (lambda c: c.update(version=2), "its version 2 is newer than 1; update maqd-snn"),
+        (lambda c: c.update(version="1"), "its version is '1', expected a whole number from 1 to 1"),
+        (lambda c: c.update(version=-3), "its version is '-3', expected a whole number from 1 to 1"),
         (lambda c: c.update(format="x"), "it is no maqd-snn hardware description and no maqd-snn memory map"),
         (lambda c: c["memories"][0].update(file="../../etc/passwd"), "is no name of an image"),
         (lambda c: c["memories"][0].update(file="gone.hex"), "the image 'gone.hex' is missing or a link"),
-        (lambda c: c["memories"][0].update(words=2**60), "expected 1152921504606846976 words"),
-        (lambda c: c["memories"][0].update(words=1), "more than 1 words|expected 1 words"),
+        (lambda c: c["memories"][0].update(words=2**60), "6 values take 6 words, it states 1152921504606846976"),
+        (lambda c: c["memories"][0].update(words=1), "6 values take 6 words, it states 1"),
+        (lambda c: c["memories"][0].update(words=[[1]] * 10), "expected words of 8, 16, 32 or 64 bits"),
         (lambda c: c["memories"][0].update(word_bits=7), "expected words of 8, 16, 32 or 64 bits"),
-        (lambda c: c["memories"][0].update(shape=[3, 2]), "its values do not have the checksum|damaged"),
-        (lambda c: c["memories"][0].update(shape=[2**40]), "damaged"),
+        (lambda c: c["memories"][0].update(shape=[3, 2]), "it states layers.0..weight_sha256|damaged|are inconsistent"),
+        (lambda c: c["memories"][0].update(shape=[2**40]), "1099511627776 values take"),
+        (lambda c: c["memories"][0].update(shape=[2**27], words=2**27), "weight.hex: expected .* words.*; it has"),
+        (lambda c: c["memories"][0].update(shape=[1.5]), "expected words of"),
+        (
+            lambda c: c["memories"][3].update(step=[[1]] * 10),
+            "expected codes of 1, 2, 4 or 8 bits, a step and an offset",
+        ),
+        (lambda c: c["memories"][3].update(code_bits=3), "expected codes of 1, 2, 4 or 8 bits"),
+        (
+            lambda c: c["layers"][2].update(neurons=7),
+            "it states layers.2..neurons, which is not so by its images .1 such",
+        ),
+        (lambda c: c["layers"][2].update(thresholds=[[1]]), "it states layers.2..thresholds.length, which is not so"),
+        (lambda c: c["layers"][2].update(levels=3.0), "it states layers.2..levels, which is not so"),
+        (lambda c: c["layers"][2].pop("neurons"), "it states layers.2..neurons, which is not so"),
+        (lambda c: c["total"].update(synapses=1), "it states total.synapses, which is not so"),
+        (lambda c: c.update(network="0" * 64), "it states network, which is not so"),
         (lambda c: c["memories"][0].pop("sha256"), "it is damaged .KeyError"),
         (lambda c: c["layers"][0].update(op="Bomb"), "it is damaged .KeyError"),
         (lambda c: c["layers"].reverse(), "takes 'b', which is not defined before it|is not usable"),
@@ -171,13 +189,68 @@ def test_damaged_images_and_texts_are_refused(tmp_path):
             maqd_snn.verify(path, net, zeros)
 
 
+def test_a_map_that_asks_for_much_is_refused_before_it_runs(make_model, random_codes, tmp_path):
+    net = fold(make_model("vgg", 2, 3))
+    path = tmp_path / "n.hex.json"
+    maqd_snn.export(net, path)
+    conv = next(op.name for op in net.ops if isinstance(op, ops.Conv2d))
+
+    def pad(contents):
+        layer = next(each for each in contents["layers"] if each["name"] == conv)
+        assert layer["weight_shape"][2:] == [3, 3]
+        layer["attributes"].update(padding=[20_000, 20_000], dilation=[20_000, 20_000])
+
+    spoil(path, pad)
+    with pytest.raises(MaqdError, match="is not usable"):
+        maqd_snn.verify(path, net, random_codes(net, 2))
+    with pytest.raises(MaqdError, match="is not usable"):
+        maqd_snn.load(path)
+
+
+def test_an_image_of_another_size_is_not_read(tmp_path):
+    net = wide()
+    path = tmp_path / "n.hex.json"
+    maqd_snn.export(net, path)
+    image = tmp_path / "n.hex.images" / "04_r_bias.hex"
+    with image.open("r+b") as file:
+        file.truncate(2**40)  # takes no space on the disk
+    with pytest.raises(MaqdError, match="04_r_bias.hex: expected a comment and 2 words.* it has 1099511627776 bytes"):
+        maqd_snn.load(path)
+
+
+def test_a_map_of_another_network_is_refused(make_model, random_codes, tmp_path):
+    net, other = fold(make_model("vgg", 2, 3)), fold(make_model("vgg", 2, 2))
+    maqd_snn.export(other, tmp_path / "n.hex.json")
+    with pytest.raises(MaqdError, match="it holds another network than the one it is compared with"):
+        maqd_snn.verify(tmp_path / "n.hex.json", net, random_codes(net, 2))
+
+
+def test_a_description_says_that_nothing_ran(make_model, random_codes, tmp_path):
+    net = fold(make_model("mlp", 2, 3))
+    path = tmp_path / "n.json"
+    maqd_snn.export(net, path)
+    record = maqd_snn.verify(path, net, random_codes(net, 2)).to_dict()
+    assert record["ok"]
+    assert (record["format"], record["compared"], record["samples"], record["inputs"]) == ("json", "values", 0, "")
+    nested = json.loads(path.read_text())
+    for _ in range(600):
+        nested["total"] = [nested["total"]]
+    path.write_text(json.dumps(nested))
+    assert not maqd_snn.verify(path, net, random_codes(net, 2)).ok
+
+
 def test_nothing_else_is_replaced(tmp_path):
     net = wide()
     folder = tmp_path / "n.images"
     folder.mkdir()
-    (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(MaqdError, match="exists and holds more than images; give another name"):
+    with pytest.raises(MaqdError, match="n.images' exists; remove it, give another name, or pass overwrite"):
         maqd_snn.export(net, tmp_path / "n.json", format="hex")
+    for name in ("thesis.tex", "firmware.hex"):
+        (folder / name).write_text("mine")
+        with pytest.raises(MaqdError, match="exists and holds more than images of an export; give another name"):
+            maqd_snn.export(net, tmp_path / "n.json", format="hex", overwrite=True)
+        assert [file.name for file in folder.iterdir()] == [name]
+        (folder / name).unlink()
     assert [file.name for file in tmp_path.iterdir()] == ["n.images"]
     shutil.rmtree(folder)
     maqd_snn.export(net, tmp_path / "n.json", format="hex")

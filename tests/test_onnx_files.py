@@ -603,3 +603,34 @@ def test_a_missing_package_names_the_extra(small, modules, package, write, tmp_p
     if package == "onnx":
         with pytest.raises(MissingExtraError, match="writing or reading ONNX"):
             write(small, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "ir_version", 99), "its IR version 99 is newer than 8, the last one read"),
+        (lambda m: setattr(m.opset_import[0], "version", 99), "its ONNX operator version 99 is newer than 13"),
+        (lambda m: state(m, "2"), "its format version 2 is newer than 1, the last one read; update maqd-snn"),
+        (lambda m: state(m, "new"), "its format version is 'new', expected a whole number from 1 to 1"),
+    ],
+)
+def test_files_of_newer_versions_are_refused(change, message, small, tmp_path):
+    model = onnx_model(small)
+    change(model)
+    refused(small, model, tmp_path / "n.onnx", message)
+
+
+def state(model, version):
+    """Set the format version that a model states."""
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "maqd_snn_format_version")
+    entry.value = version
+
+
+def test_a_file_without_a_format_version_is_read(small, tmp_path):
+    model = onnx_model(small)
+    kept = [entry for entry in model.metadata_props if entry.key != "maqd_snn_format_version"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    codes = codes_for(small, 2)
+    assert verified(tmp_path / "n.onnx", codes, small.reference(codes), small).ok

@@ -44,6 +44,7 @@ def _run(options: Options) -> int:
         return _export_chip(options)
     if options.chip is not None:
         raise MaqdError(f"--chip belongs to --format {CHIP_JSON}, got --format {options.format}")
+    from maqd_snn.files import size_of
     from maqd_snn.neuromorphic import FORMATS, export
     from maqd_snn.runs import FILE_OF_FORMAT, read_network
 
@@ -54,8 +55,8 @@ def _run(options: Options) -> int:
     folder = options.run if options.run.is_dir() else options.run.parent
     target = options.out or folder / FILE_OF_FORMAT[names[0]]
     export(net, target, names[0], options.overwrite)
-    for file in FORMATS[names[0]].files(target):
-        print(f"wrote {file} ({file.stat().st_size} bytes)")
+    for path in FORMATS[names[0]].files(target):
+        print(f"wrote {path} ({size_of(path)} bytes)")
     return 0
 
 

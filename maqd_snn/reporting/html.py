@@ -460,7 +460,7 @@ def _export(entry: Values) -> dict[str, Any]:
         "samples": f"{check['samples']:,}",
         "scores": f"{check['scores']:,}",
         "mismatches": f"{check['mismatches']:,}",
-        "largest": f"{check['largest_difference']:g}",
+        "largest": NO_VALUE if check["largest_difference"] is None else f"{check['largest_difference']:g}",
         "note": check.get("note") or "",
     }
 

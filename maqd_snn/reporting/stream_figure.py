@@ -21,19 +21,34 @@ if TYPE_CHECKING:
 
 LARGEST_LEGEND = 6  # classes that get a colour and a name
 COLOURS = ("#2f6fde", "#f2a33a", "#3aa676", "#c2476f", "#7a5cc2", "#5b8a99")
+RIGHT, WRONG = "#2b303a", "#dfe3ea"  # dark and light, so that it can be told without colours
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_figure_name(path: str | Path) -> None:
+    """Raise MaqdError unless `path` has a suffix that a figure is written as."""
+    if Path(path).suffix not in SUFFIXES:
+        raise MaqdError(f"a figure is written as .png, .svg or .pdf, got {Path(path).name!r}")
 
 
 def save_stream_figure(
-    windows: "Sequence[Window]", classes: Sequence[str], stable: int | None, title: str, path: str | Path
+    windows: "Sequence[Window]",
+    classes: Sequence[str],
+    stable: int | None,
+    title: str,
+    path: str | Path,
+    label: int | None = None,
 ) -> None:
     """Draw a streamed recording and write it to `path` (.png, .svg or .pdf), atomically.
 
     Above: the summed score of each class, as its distance from the mean of all classes, divided by the windows so far;
-    the strip shows the winner of each window alone, the line the moment from which the answer stays. Below: events and
-    SynOps of each window.
+    a strip shows the winner of each window alone, the line the moment from which the answer stays. With the true class,
+    a second strip shows when the sum is right, and a curve the share of the windows so far in which it was. Below:
+    events and SynOps of each window.
 
     Args:
-        windows: at least one. classes: names by class. stable: number of the window of a stable answer.
+        windows: at least one. classes: names by class. stable: number of the window of a stable answer. label: the true
+            class.
 
     Raises:
         MaqdError: no windows; an unknown suffix, or a path that cannot be written.
@@ -42,22 +57,27 @@ def save_stream_figure(
     from matplotlib.figure import Figure
 
     target = Path(path)
-    if target.suffix not in (".png", ".svg", ".pdf"):
-        raise MaqdError(f"a figure is written as .png, .svg or .pdf, got {target.name!r}")
+    check_figure_name(target)
     if not windows:
         raise MaqdError("a figure needs at least one window")
-    figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
+    known = label is not None
+    figure = Figure(figsize=(9, 5.6 + 1.4 * known), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    above, strip, below = figure.subplots(3, 1, sharex=True, height_ratios=(3, 0.28, 2))
+    ratios = (3, 0.28, *((0.28, 1.1) if known else ()), 2)
+    above, strip, *right, below = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     first = windows[0].begin_us
     ends = np.array([window.end_us - first for window in windows]) / 1000
     edges = np.array([windows[0].begin_us - first, *(w.end_us - first for w in windows)]) / 1000
     colours = _colours(windows)
     _scores(above, windows, classes, colours, ends)
-    _strip(strip, windows, colours, edges)
+    _strip(strip, [colours.get(window.winner, DENSE) for window in windows], edges, "window alone")
+    if known:
+        correct = [window.total_winner == label for window in windows]
+        _strip(right[0], [RIGHT if is_right else WRONG for is_right in correct], edges, "sum is right")
+        _accuracy(right[1], correct, ends)
     _costs(below, windows, edges)
     if stable is not None:
-        for axes in (above, strip, below):
+        for axes in (above, strip, *right, below):
             axes.axvline(ends[stable], color=INK, linewidth=1, linestyle=":")
         above.annotate(
             f"stable after {ends[stable]:.0f} ms",
@@ -98,13 +118,34 @@ def _scores(
     tidy(axes)
 
 
-def _strip(axes: "Axes", windows: "Sequence[Window]", colours: dict[int, str], edges: np.ndarray) -> None:
-    for window, left, right in zip(windows, edges[:-1], edges[1:], strict=True):
-        axes.axvspan(left, right, color=colours.get(window.winner, DENSE), linewidth=0)
-    axes.set_yticks([0.5], ["window alone"])
+def _strip(axes: "Axes", colours: Sequence[str], edges: np.ndarray, name: str) -> None:
+    from matplotlib.colors import to_rgb
+
+    # One mesh: as a patch each, the windows of a long recording would take minutes.
+    axes.pcolormesh(edges, [0, 1], np.array([[to_rgb(colour) for colour in colours]]), linewidth=0, rasterized=True)
+    axes.set_yticks([0.5], [name])
     axes.set_ylim(0, 1)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(labelsize=8.5, colors=INK, length=0)
+
+
+def _accuracy(axes: "Axes", correct: Sequence[bool], ends: np.ndarray) -> None:
+    shares = 100 * np.cumsum(correct) / np.arange(1, len(correct) + 1)
+    axes.plot(ends, shares, color=INK, linewidth=1.5)
+    axes.annotate(
+        f"{shares[-1]:.0f} %",
+        (1.0, shares[-1]),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        color=INK,
+    )
+    axes.set_ylim(-4, 104)
+    axes.set_yticks([0, 50, 100])
+    axes.set_ylabel("right so far, %", fontsize=9, color=INK)
+    tidy(axes)
 
 
 def _costs(axes: "Axes", windows: "Sequence[Window]", edges: np.ndarray) -> None:

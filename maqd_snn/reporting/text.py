@@ -55,8 +55,8 @@ def text_report(report: dict[str, Any]) -> str:
         else:
             verdict = "verified" if check["ok"] else "FAILED"
             lines.append(
-                f"  export       {entry['format']:<7}{verdict}: {check['mismatches']} of {check['scores']} class "
-                f"scores differ in {check['runtime']}"
+                f"  export       {entry['format']:<7}{verdict}: {check['mismatches']} of {check['scores']} "
+                f"{check.get('compared', 'class scores')} differ in {check['runtime']}"
             )
     return "\n".join(lines)
 
