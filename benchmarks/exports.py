@@ -42,6 +42,7 @@ from maqd_snn.training.recipes import get_recipe
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "exports.md"
 BEGIN, END = "<!-- results: maqd bench exports -->", "<!-- end of results -->"
+CANNOT_BEGIN, CANNOT_END = "<!-- cannot: maqd_snn.neuromorphic.FORMATS -->", "<!-- end of cannot -->"
 
 PLANS = {"mlp": "48-48", "vgg": "12-16-M-24-M", "resnet": "8-12"}
 ACT_STATES = (2, 3, 4, 16)
@@ -140,6 +141,12 @@ def environ(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def cannot_table() -> list[str]:
+    """Return a table: what each format cannot express."""
+    rows = [f"| {name} | {entry.cannot or '-'} |" for name, entry in FORMATS.items()]
+    return ["| format | what it cannot express |", "|---|---|", *rows]
+
+
 def by_network(records: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """Return a table: a row for each network, a column for each format."""
     formats = list(dict.fromkeys(name for of in records.values() for name in of))
@@ -156,7 +163,10 @@ def by_network(records: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
 
 
 def by_runtime(records: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a table: a row for each format in each runtime, with versions and reasons."""
+    """Return a table: a row for each format in each runtime, with versions and reasons.
+
+    What holds no network to run was compared in values alone.
+    """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
         for entry in record["checks"]:
@@ -166,8 +176,10 @@ def by_runtime(records: Iterable[dict[str, Any]]) -> list[str]:
             row["of"] += 1
             if entry["scores"]:
                 row["titles"].add(entry["runtime"])
-                for key in ("scores", "mismatches"):
-                    row[key] = row.get(key, 0) + entry[key]
+                classes = entry["compared"] == "class scores"
+                columns = ("scores", "mismatches") if classes else ("values", "wrong")
+                for key, found in zip(columns, ("scores", "mismatches"), strict=True):
+                    row[key] = row.get(key, 0) + entry[found]
                 row["values"] = row.get("values", 0) + sum(layer["values"] for layer in entry["layers"])
                 row["wrong"] = row.get("wrong", 0) + sum(layer["mismatches"] for layer in entry["layers"])
                 row["ran"] += 1
@@ -182,7 +194,7 @@ def by_runtime(records: Iterable[dict[str, Any]]) -> list[str]:
     for (form, name), row in rows.items():
         why = "; ".join(f"not run on {count}: {reason}" for reason, count in row["why"].items())
         remarks = "; ".join(text for text in (row.get("note", ""), why) if text)
-        scores = f"{row['mismatches']} of {row['scores']:,}" if row["ran"] else "-"
+        scores = f"{row['mismatches']} of {row['scores']:,}" if row.get("scores") else "-"
         values = f"{row['wrong']} of {row['values']:,}" if row.get("values") else "-"
         title = ", ".join(sorted(row["titles"])) or name
         lines.append(f"| {form} | {title} | {row['ran']} of {row['of']} | {scores} | {values} | {remarks} |")
@@ -255,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *([f"\nNot run yet: {', '.join(missing)}."] if missing else []),
         ]
         replace_between(PAGE, BEGIN, END, "\n".join(lines))
+        replace_between(PAGE, CANNOT_BEGIN, CANNOT_END, "\n".join(cannot_table()))
     return int(failed)
 
 

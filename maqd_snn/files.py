@@ -66,7 +66,7 @@ def write_texts(texts: Mapping[Path, str]) -> None:
     ['a.c', 'a.h']
     """
     with ExitStack() as stack:
-        for path, text in reversed(texts.items()):  # contexts end, and files get their names, last in first out
+        for path, text in reversed(list(texts.items())):  # contexts end, and files get their names, last in first out
             stack.enter_context(atomic_path(path)).write_text(text, encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
 from maqd_snn.training.checkpoint import MODEL, load_model, previous, read_tensors, write_tensors
 from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches
 from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
+from maqd_snn.windows import count_recordings_right
 
 RECIPE, NETWORK, REPORT_JSON, REPORT_HTML = "recipe.json", "network.h5", "report.json", "report.html"
 DIAGNOSIS_JSON, DIAGNOSIS_PNG = "diagnosis.json", "diagnosis.png"
@@ -329,11 +330,22 @@ def read_model(run: Path, splits: Splits) -> SpikingNetwork:
     return model.eval()
 
 
+def _trained(run: Path, recipe: Recipe, splits: Splits) -> Callable[[Tensor], Tensor]:
+    """Return the run's integer network, or its float twin."""
+    return read_network(run) if recipe.foldable else read_model(run, splits)
+
+
 @torch.no_grad()
 def count_right(run: Path, recipe: Recipe, splits: Splits, data: ImageDataset) -> int:
     """Return how many images the run's integer network (or its float twin) classifies right."""
-    network = read_network(run) if recipe.foldable else read_model(run, splits)
+    network = _trained(run, recipe, splits)
     return sum(int((network(codes).argmax(1) == labels).sum()) for codes, labels in batches(data, SIMULATION_BATCH))
+
+
+@torch.no_grad()
+def count_recordings(run: Path, recipe: Recipe, splits: Splits, data: ImageDataset, frames: int) -> int:
+    """Return how many recordings, of so many samples each, it classifies right by the sum of their scores."""
+    return count_recordings_right(_trained(run, recipe, splits), data.codes, data.labels, frames)
 
 
 def read_network(run_or_file: Path) -> IntegerNetwork:

@@ -6,7 +6,7 @@ Axis letters: B windows of a batch, T slices of a sample, C channels, H height, 
 import csv
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from maqd_snn.counting import count, counted_values, fixed_counts, layers_of
 from maqd_snn.datasets.events.frames import FrameScheme, slice_by_count
-from maqd_snn.datasets.events.recording import Events
+from maqd_snn.datasets.events.recording import EVENT_DTYPE, Events
+from maqd_snn.datasets.events.transforms import denoise
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork
 from maqd_snn.tallies import Tally, tally
@@ -59,27 +60,24 @@ def classify_windows(
     """Yield a `Window` for each array of events, which are consecutive windows of `window_us` from `begin_us` on.
 
     A network of 2T channels sees the last T windows as its slices, empty ones before the first: every window is one
-    step. The scores of all steps add up.
+    step. The scores of all steps add up. Denoising sees the events of earlier windows.
 
     Raises:
-        MaqdError: the network does not fit sensor and scheme; events outside the sensor.
+        MaqdError: network, sensor, scheme and window do not fit each other; events outside the sensor, or out of order
+            where they are to be denoised.
     """
+    check_scheme(net, sensor, scheme, window_us)
     channels, height, width = _input_shape(net)
-    expected = FrameScheme(layout="stream", downsample=scheme.downsample).shape(sensor)
-    if channels % 2 or (height, width) != expected[1:] or net.input.high != scheme.largest:
-        raise MaqdError(
-            f"the network takes codes 0..{net.input.high} of shape {tuple(net.input.shape)}, but windows of a sensor "
-            f"of {sensor[0]} x {sensor[1]} pixels give 0..{scheme.largest} and (2T, {expected[1]}, {expected[2]}); "
-            "give the sensor, and the input scheme that the network was trained with"
-        )
     slices: deque[NDArray[np.uint8]] = deque(
         [np.zeros((2, height, width), np.uint8)] * (channels // 2), maxlen=channels // 2
     )
+    clean = _Denoiser(sensor, scheme.denoise_us) if scheme.denoise_us else None
     total = np.zeros(0, np.int64)
     for number, batch in enumerate(_batches(windows)):
         codes = []
         for events in batch:
-            slices.append(slice_by_count(events, sensor, largest=scheme.largest, downsample=scheme.downsample)[0])
+            seen = clean.of(events) if clean else events
+            slices.append(slice_by_count(seen, sensor, largest=scheme.largest, downsample=scheme.downsample)[0])
             codes.append(np.concatenate(slices))
         scores, counts = _steps(net, torch.from_numpy(np.stack(codes)))
         total = np.zeros(scores.shape[1], np.int64) if number == 0 else total
@@ -99,6 +97,67 @@ def classify_windows(
                 effective_synops=counts["effective_synops"][row],
                 macs=counts["macs"][row],
             )
+
+
+def check_scheme(net: IntegerNetwork, sensor: tuple[int, int], scheme: FrameScheme, window_us: int) -> None:
+    """Raise MaqdError unless windows of `window_us` can be to the network what the slices of the scheme were.
+
+    Every field counts: sizes, levels, slices and layout against the network's input; a slice of a fixed duration
+    against the window. Slices of equally many events are no windows of time.
+    """
+    channels, height, width = _input_shape(net)
+    rows, columns = FrameScheme(downsample=scheme.downsample).shape(sensor)[1:]
+    if channels % 2 or (height, width) != (rows, columns) or net.input.high != scheme.largest:
+        raise MaqdError(
+            f"the network takes codes 0..{net.input.high} of shape {tuple(net.input.shape)}, but windows of a sensor "
+            f"of {sensor[0]} x {sensor[1]} pixels give 0..{scheme.largest} and (2T, {rows}, {columns}); "
+            "give the sensor, and the input scheme that the network was trained with"
+        )
+    slices = 1 if scheme.layout == "stream" else scheme.slices
+    if channels != 2 * slices:
+        raise MaqdError(
+            f"the network takes {channels} channels, {channels // 2} slices, but the input scheme (slices="
+            f"{scheme.slices}, layout={scheme.layout}) gives a step {slices}; give the input scheme that the network "
+            "was trained with"
+        )
+    if scheme.kind != net.input.kind:
+        raise MaqdError(
+            f"the network's input is of kind={net.input.kind}, but the input scheme says kind={scheme.kind}"
+        )
+    if scheme.by == "count" and scheme.slices > 1:
+        raise MaqdError(
+            "the input scheme cuts recordings into slices of equally many events (by=count), which no window of time "
+            "is; train with by=time or by=window, or see what the network makes of windows with by=time"
+        )
+    if scheme.by == "window" and scheme.window_us != window_us:
+        raise MaqdError(
+            f"the network's slices last {scheme.window_us} us (by=window), but the window {window_us} us; give a "
+            f"window of {scheme.window_us} us"
+        )
+
+
+class _Denoiser:
+    """`denoise` of a recording that comes in parts: what it leaves of them all is what it leaves of the whole.
+
+    Of the parts before, the newest event of each pixel is kept: that is all that `denoise` looks at.
+    """
+
+    def __init__(self, sensor: tuple[int, int], within_us: int) -> None:
+        self._sensor, self._within_us = sensor, within_us
+        self._before: Events = np.empty(0, EVENT_DTYPE)
+
+    def of(self, events: Events) -> Events:
+        """Return what is left of the next part."""
+        both = np.concatenate([self._before, events])
+        left = denoise(both, self._sensor, self._within_us)
+        # Whether an event stays depends on those before it alone, so what is left of the parts before comes first.
+        left = left[len(denoise(self._before, self._sensor, self._within_us)) :]
+        if len(events):
+            both = both[np.searchsorted(both["t"], int(events["t"][-1]) - self._within_us) :]
+            pixels = both["y"].astype(np.int64) * self._sensor[0] + both["x"]
+            newest = len(both) - 1 - np.unique(pixels[::-1], return_index=True)[1]
+            self._before = both[np.sort(newest)]
+        return left
 
 
 def _input_shape(net: IntegerNetwork) -> tuple[int, int, int]:
@@ -136,6 +195,24 @@ def _steps(net: IntegerNetwork, codes: Tensor) -> tuple[NDArray[np.int64], dict[
     return scores.cpu().numpy().astype(np.int64), {name: values.tolist() for name, values in sums.items()}
 
 
+def count_recordings_right(net: Callable[[Tensor], Tensor], codes: Tensor, labels: Tensor, frames: int) -> int:
+    """Return how many recordings are right by the summed scores of their frames.
+
+    Args:
+        net: from codes to scores (B, classes). codes: (N * T, C, H, W), the T frames of a recording one after the other
+        (layout=stream). labels: (N * T,).
+        frames: T.
+
+    Raises:
+        MaqdError: no whole recordings.
+    """
+    if frames < 1 or len(codes) % frames:
+        raise MaqdError(f"expected recordings of {frames} frames each, got {len(codes)} frames")
+    scores = torch.cat([net(codes[start : start + BATCH]) for start in range(0, len(codes), BATCH)])
+    summed = scores.reshape(len(codes) // frames, frames, -1).sum(1)
+    return int((summed.argmax(1) == labels[::frames]).sum())
+
+
 def stable_from(windows: Sequence[Window]) -> int | None:
     """Return the number of the window from which on the leading class never changes again; None without windows.
 
@@ -150,13 +227,19 @@ def stable_from(windows: Sequence[Window]) -> int | None:
     return changes[-1] + 1 if changes else 0
 
 
-def windows_csv(windows: Sequence[Window], classes: Sequence[str]) -> str:
-    """Return the windows as CSV text with a header: one column a class for scores, and one for their sums."""
+def windows_csv(windows: Sequence[Window], classes: Sequence[str], label: int | None = None) -> str:
+    """Return the windows as CSV text with a header: one column a class for scores, and one for their sums.
+
+    Where the true class is given, `correct` is 1 in every window in which it leads, else 0.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ["begin_us", "end_us", "events", "winner", "total_winner", "spikes", "synops", "effective_synops", "macs"]
+    names += ["correct"] * (label is not None)
     writer.writerow([*names, *(f"score {name}" for name in classes), *(f"total {name}" for name in classes)])
     for w in windows:
-        numbers = [w.spikes, w.synops, w.effective_synops, w.macs, *w.scores, *w.total]
-        writer.writerow([w.begin_us, w.end_us, w.events, classes[w.winner], classes[w.total_winner], *numbers])
+        numbers = [w.spikes, w.synops, w.effective_synops, w.macs]
+        numbers += [int(w.total_winner == label)] * (label is not None)
+        winners = classes[w.winner], classes[w.total_winner]
+        writer.writerow([w.begin_us, w.end_us, w.events, *winners, *numbers, *w.scores, *w.total])
     return text.getvalue()

@@ -19,7 +19,7 @@ from maqd_snn.integer import load as load_hdf5
 from maqd_snn.integer.ops import OPS
 from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic.memory import load_map
-from maqd_snn.neuromorphic.nir_verify import one_line, read_nir
+from maqd_snn.neuromorphic.nir_verify import NewerFileError, check_metadata, one_line, read_nir
 
 
 def load(path: str | Path) -> IntegerNetwork:
@@ -40,7 +40,7 @@ def load(path: str | Path) -> IntegerNetwork:
         return load_map(source)
     try:
         return _from_nir(read_nir(source))
-    except MissingExtraError:
+    except (MissingExtraError, NewerFileError):
         raise
     except Exception as error:  # nir checks files with assertions and whatever else comes to hand
         raise MaqdError(
@@ -70,6 +70,8 @@ def _from_nir(graph: Any) -> IntegerNetwork:
             if direction.get(carried) is not None:  # the product carries the signs of its single threshold, too
                 low = next(each["low"] for each in entries if each["name"] == carried)
                 factor = np.array(direction[carried]) * (1 if low == 0 else -1)
+                if factor.shape != weight.shape[:1]:
+                    raise MaqdError(f"{carried} has {factor.size} directions, its product {len(weight)} outputs")
                 weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
             values["weight"] = torch.from_numpy(_own(weight, entry["weight_shape"], int(entry.get("groups", 1))))
         if issubclass(kind, ops.Threshold) and "thresholds" not in values:
@@ -78,6 +80,7 @@ def _from_nir(graph: Any) -> IntegerNetwork:
     net = IntegerNetwork(rebuilt, json.loads(stated["provenance"]))
     if fingerprint(net) != stated["fingerprint"]:
         raise MaqdError("what it holds is not the network whose fingerprint it states: it was changed")
+    check_metadata(graph.metadata, net)
     return net
 
 
@@ -99,7 +102,7 @@ def _own(weight: Any, shape: list[int], groups: int) -> Any:
     if len(shape) == 4:
         rims = [(have - want) // 2 for have, want in zip(weight.shape[2:], shape[2:], strict=True)]
         weight = weight[:, :, rims[0] : rims[0] + shape[2], rims[1] : rims[1] + shape[3]]
-        outs, per_group = shape[0], shape[1]
+        outs, per_group = len(weight), shape[1]
         group = np.arange(outs) // (outs // groups)
         weight = np.stack([weight[o, g * per_group : (g + 1) * per_group] for o, g in enumerate(group)])
     whole = np.rint(weight).astype(np.int64)

@@ -278,16 +278,15 @@ def _tensor(folder: Path, entry: Mapping[str, Any]) -> Tensor:
     packed = entry["encoding"] == "packed"
     packing = [entry["code_bits"], entry["step"], entry["offset"]] if packed else [8, 1, 0]
     if not all(type(number) is int and abs(number) < 2**31 for number in packing) or packing[0] not in PACKED_BITS:
-        raise MaqdError(
-            f"{file}: expected codes of 1, 2, 4 or 8 bits, a step and an offset, got {str(packing)[:80]}"
-        )
+        raise MaqdError(f"{file}: expected codes of 1, 2, 4 or 8 bits, a step and an offset, got {str(packing)[:80]}")
     count = prod(shape)
     needed = -(-count * packing[0] // 8) if packed else count
     if words != needed:
         raise MaqdError(f"{file}: {count} values take {needed} words, it states {words}")
     raw = _words(folder / file, words, bits)
     if packed:
-        values = unpack(Packed(*packing, count, raw.astype(np.uint8)))
+        code_bits, step, offset = packing
+        values = unpack(Packed(code_bits, step, offset, count, raw.astype(np.uint8)))
     else:
         values = raw.astype(f"<u{bits // 8}").view(f"<i{bits // 8}").astype(np.int64)
     tensor = torch.from_numpy(np.ascontiguousarray(values.reshape(shape)))

@@ -38,6 +38,8 @@ from maqd_snn.integer.storage import fingerprint
 Array = NDArray[np.int64]
 
 ATTRIBUTE = "maqd_snn"
+# Of what that dataset states; older files state none. Raise it when a reader that knows only this one would be wrong.
+FORMAT_VERSION = 1
 FORGETS = 4096  # a decay of 4096 of 4096 in each step
 LARGEST_WEIGHT = 127  # netx shifts weights up to 8 bits and sign; odd ones above lose their last bit
 LARGEST_SUM = 2**17 - 1  # currents and voltages have 24 bits, 6 of them behind the point
@@ -133,14 +135,13 @@ def _in_few_groups(layer: Layer) -> Layer:
 def write_netx(net: IntegerNetwork, path: Path) -> None:
     """Write the layers of `netx_layers(net)` to `path`, atomically; raises as it does."""
     layers = netx_layers(net)
-    code = net.input
-    reach = max(abs(code.low - code.zero_point), abs(code.high - code.zero_point))
     statement = {
         "library": f"maqd-snn {__version__}",
+        "format_version": FORMAT_VERSION,
         "form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit",
         "input": "codes minus zero_point, as graded spikes: hdf5.Network(file, input_message_bits=...)",
-        "zero_point": code.zero_point,
-        "input_message_bits": reach.bit_length() + 1,
+        "zero_point": net.input.zero_point,
+        "input_message_bits": message_bits(net.input),
         "output": "voltage / 64 of the last layer, which never fires",
         "layers": [{"op": layer.op, "signs": list(layer.signs)} for layer in layers],
         "fingerprint": fingerprint(net),
@@ -148,7 +149,7 @@ def write_netx(net: IntegerNetwork, path: Path) -> None:
     }
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         first = _group(file, 0, "input")
-        first["shape"] = np.array(_flat_shape(code.shape) if layers[0].flatten else code.shape)
+        first["shape"] = np.array(_flat_shape(net.input.shape) if layers[0].flatten else net.input.shape)
         index = 1
         for position, layer in enumerate(layers):
             if layer.flatten and position > 0:
@@ -159,6 +160,15 @@ def write_netx(net: IntegerNetwork, path: Path) -> None:
             index += 1
         # Too long for an attribute, which must fit 64 KiB.
         file.create_dataset(ATTRIBUTE, data=json.dumps(statement))
+
+
+def message_bits(code: ops.Input) -> int:
+    """Return the bits, a sign among them, of a graded spike of codes minus zero point.
+
+    >>> message_bits(ops.Input("in", shape=(1,), high=255)), message_bits(ops.Input("in", shape=(1,), low=-2, high=1))
+    (9, 3)
+    """
+    return max(abs(code.low - code.zero_point), abs(code.high - code.zero_point)).bit_length() + 1
 
 
 def _flat_shape(shape: Shape) -> Shape:

@@ -24,13 +24,24 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork
+from maqd_snn.integer.geometry import Shape, output_size
+from maqd_snn.integer.ops import Pair
+from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare, not_run
-from maqd_snn.neuromorphic.netx_export import ATTRIBUTE, MOST_GROUPS
-from maqd_snn.neuromorphic.nir_verify import LARGEST_OUTPUT, claimed_bytes, levels, one_line, traced
-from maqd_snn.sealed import LARGEST_RATIO
+from maqd_snn.neuromorphic.netx_export import ATTRIBUTE, FORMAT_VERSION, MOST_GROUPS, ONE, message_bits, netx_layers
+from maqd_snn.neuromorphic.nir_verify import (
+    CHUNK,
+    NewerFileError,
+    check_plain,
+    check_version,
+    compare_stated,
+    levels,
+    one_line,
+    samples_within,
+    traced,
+)
 
 VARIABLE = "MAQD_LAVA_PYTHON"
-CHUNK = 64
 LIMIT_S = 3600.0
 FRACTION = 64  # of a current or a voltage: 6 of their 24 bits
 WRAP = 2**23
@@ -109,6 +120,8 @@ def verify_netx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64
         with h5py.File(path, "r") as file:
             stated = _stated(file, path, net)
             shown, scores = _interpret(file, codes - net.input.zero_point, stated, net)
+    except NewerFileError:
+        raise
     except MaqdError as error:
         raise MaqdError(f"{str(path)!r} cannot be verified as netx: {error}") from error
     except Exception as error:  # h5py raises whatever comes to hand
@@ -125,12 +138,13 @@ def verify_netx(path: Path, codes: NDArray[np.int64], expected: NDArray[np.int64
 
 
 def _stated(file: h5py.File, path: Path, net: IntegerNetwork) -> Stated:
-    claimed = claimed_bytes(file, set())
-    if claimed > LARGEST_RATIO * path.stat().st_size:
-        raise MaqdError(f"it claims {claimed} bytes, more than the file can hold")
+    check_plain(file, path)
     if ATTRIBUTE not in file or file[ATTRIBUTE].shape != ():
         raise MaqdError(f"it states nothing in {ATTRIBUTE!r}: it was not written by maqd-snn")
     notes = json.loads(file[ATTRIBUTE].asstr()[()])
+    if not isinstance(notes, dict):
+        raise MaqdError(f"it states no object in {ATTRIBUTE!r}: it was not written by maqd-snn")
+    check_version(path, notes.get("format_version"), FORMAT_VERSION)
     found = tuple((str(note["op"]), tuple(int(sign) for sign in note["signs"])) for note in notes["layers"])
     for op, signs in found:
         if op not in net.shapes or any(abs(sign) != 1 for sign in signs):
@@ -138,6 +152,8 @@ def _stated(file: h5py.File, path: Path, net: IntegerNetwork) -> Stated:
     bits = int(notes["input_message_bits"])
     if not 1 <= bits <= 24:
         raise MaqdError(f"it states messages of {bits} bits, expected 1..24")
+    own = {"zero_point": net.input.zero_point, "input_message_bits": message_bits(net.input)}
+    compare_stated(notes, {**own, "fingerprint": fingerprint(net)})
     return Stated(found, bits)
 
 
@@ -149,9 +165,10 @@ def _interpret(
     layers = [group for group in groups if _kind(group) in ("dense", "conv")]
     if len(layers) != len(stated.layers):
         raise MaqdError(f"it has {len(layers)} layers and states {len(stated.layers)}")
+    step = samples_within(8 * _values_at_once(layers, net))
     parts: list[list[NDArray[Any]]] = [[] for _ in layers]
-    for start in range(0, len(inputs), CHUNK):
-        x = torch.from_numpy(inputs[start : start + CHUNK]).double()
+    for start in range(0, len(inputs), step):
+        x = torch.from_numpy(inputs[start : start + step]).double()
         for index, group in enumerate(layers):
             v = _voltage(group, x)
             theta = int(group["neuron/vThMant"][()])
@@ -169,6 +186,72 @@ def _kind(group: h5py.Group) -> str:
     return str(kind)
 
 
+@dataclass(frozen=True)
+class _Size:
+    """What a layer takes, in values: its weight, and for one sample its output and what a product works on."""
+
+    shape: Shape
+    weight: int
+    work: int
+
+    @property
+    def output(self) -> int:
+        return prod(self.shape)
+
+
+def _size(shape: Shape, weight: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> _Size:
+    """Return what a layer takes whose inputs have this shape."""
+    misfit = MaqdError(f"a weight {weight}, stride {stride} and padding {padding} do not fit inputs {shape}")
+    if len(weight) == 2:
+        if weight[1] != prod(shape):
+            raise misfit
+        return _Size(weight[:1], prod(weight), prod(shape))
+    if len(weight) != 4 or len(shape) != 3 or shape[0] != weight[1] * groups or min(padding) < 0:
+        raise misfit
+    channels, height, width = shape
+    kernel = (weight[2], weight[3])
+    size = output_size((height, width), kernel, stride, padding, dilation)
+    if min(size) < 1:
+        raise misfit
+    padded = (height + 2 * padding[0]) * (width + 2 * padding[1])
+    # Of the columns, each pixel stands as often as windows hold it.
+    return _Size((weight[0], *size), prod(weight), channels * (padded + prod(kernel) * prod(size)))
+
+
+def _values_at_once(layers: list[h5py.Group], net: IntegerNetwork) -> int:
+    """Return how many values the layers take for one sample; raises MaqdError where the network's own take fewer."""
+    needed, shape = [], net.input.shape
+    for layer in netx_layers(net):
+        needed.append(_size(shape, layer.weight.shape, layer.stride, layer.padding, ONE, layer.groups))
+        shape = needed[-1].shape
+    limits = {key: max(getattr(size, key) for size in needed) for key in ("output", "weight", "work")}
+    found, shape = [], net.input.shape
+    for group in layers:
+        numbers = ((1, 1), (0, 0), (1, 1), 1) if _kind(group) == "dense" else _geometry(group)
+        size = _size(shape, group["weight"].shape, *numbers)
+        for key, limit in limits.items():
+            if getattr(size, key) > limit:
+                raise MaqdError(
+                    f"it has a layer with {getattr(size, key)} values of {key}; expected at most {limit}, "
+                    "what this network needs"
+                )
+        if group["bias"].shape != size.shape[:1]:
+            raise MaqdError(f"it has a layer of {size.shape[0]} channels with a bias {group['bias'].shape}")
+        found.append(size)
+        shape = size.shape
+    # Current and voltage, on the way through 24 bits, in up to six copies.
+    return max(size.work + 6 * size.output for size in found)
+
+
+def _geometry(group: h5py.Group) -> tuple[Pair, Pair, Pair, int]:
+    """Return stride, padding, dilation and groups of a convolution."""
+    stride, padding, dilation = ((int(h), int(w)) for h, w in (group[n][()] for n in ("stride", "padding", "dilation")))
+    groups = int(group["groups"][()])
+    if groups > MOST_GROUPS:
+        raise MaqdError(f"it has a layer of {groups} groups; lava-nc counts up to {MOST_GROUPS}")
+    return stride, padding, dilation, groups
+
+
 def _voltage(group: h5py.Group, x: Tensor) -> Tensor:
     """Return the voltages of a layer's neurons, whole numbers of 1/64, as Loihi's integers hold them."""
     neuron = group["neuron"]
@@ -179,14 +262,7 @@ def _voltage(group: h5py.Group, x: Tensor) -> Tensor:
     if _kind(group) == "dense":
         current = x.flatten(1) @ weight.T
     else:
-        stride, padding = (tuple(int(n) for n in group[name][()]) for name in ("stride", "padding"))
-        size = prod(-(-(n + 2 * p) // s) for n, p, s in zip(x.shape[2:], padding, stride, strict=True))
-        if not 0 < size * len(weight) <= LARGEST_OUTPUT:
-            raise MaqdError(f"it has a layer of {size * len(weight)} outputs; expected 1..{LARGEST_OUTPUT}")
-        dilation, count = tuple(int(n) for n in group["dilation"][()]), int(group["groups"][()])
-        if count > MOST_GROUPS:
-            raise MaqdError(f"it has a layer of {count} groups; lava-nc counts up to {MOST_GROUPS}")
-        current = F.conv2d(x, weight, None, stride, padding, dilation, count)
+        current = F.conv2d(x, weight, None, *_geometry(group))
         bias = bias[:, None, None]
     u = current * FRACTION
     u = torch.where(u > WRAP, u - 2 * WRAP, torch.where(u <= -WRAP, u + 2 * WRAP, u))

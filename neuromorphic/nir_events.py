@@ -4,11 +4,14 @@ They are NIR's own data form (nir 1.0.8, `nir.read_data`): a `nir.ValuedEventDat
 neurons and the Output node of `nir_graph(net)`, so that who reads the graph on another machine can compare without this
 library. All events are at time 0 of one time step. An event is a value that is not zero: codes minus zero point of the
 input, 1 of a spike, the class score of the output; idx is the place in the flattened node, -1 where a sample has fewer
-events than the longest.
+events than the longest. The file's own attributes state format version, fingerprint and zero point of the network.
 
 Axis letters: B batch, E events.
 """
 
+import hashlib
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maqd_snn._version import __version__
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
 from maqd_snn.integer import IntegerNetwork
+from maqd_snn.integer.storage import fingerprint
 from maqd_snn.neuromorphic.check import Check, LayerCheck, compare
-from maqd_snn.neuromorphic.nir_export import nir_graph, require_nir
+from maqd_snn.neuromorphic.nir_export import FORMAT_VERSION, nir_graph, require_nir
 from maqd_snn.neuromorphic.nir_interpreter import run_nir
-from maqd_snn.neuromorphic.nir_verify import claimed_bytes, levels, one_line, spiking_nodes, traced
-from maqd_snn.sealed import LARGEST_RATIO
+from maqd_snn.neuromorphic.nir_verify import (
+    NewerFileError,
+    check_plain,
+    check_version,
+    compare_stated,
+    levels,
+    one_line,
+    samples_within,
+    spiking_nodes,
+    traced,
+)
 
 SAMPLES = 8
 LARGEST_SAMPLES = 1024  # that a file may hold: few events of many samples would take much memory
@@ -76,6 +90,13 @@ def write_nir_events(net: IntegerNetwork, path: Path, codes: NDArray[np.integer[
     }
     with atomic_path(path) as temporary:
         nir.write_data(temporary, nir.NIRGraphData(nodes))
+        with h5py.File(temporary, "r+") as file:
+            file.attrs.update(
+                library=f"maqd-snn {__version__}",
+                format_version=FORMAT_VERSION,
+                zero_point=net.input.zero_point,
+                fingerprint=fingerprint(net),
+            )
 
 
 def _events(nir: Any, values: Tensor) -> Any:
@@ -104,24 +125,44 @@ def verify_nir_events(
     nir = require_nir()
     try:
         with h5py.File(path, "r") as file:
-            if claimed_bytes(file, set()) > LARGEST_RATIO * path.stat().st_size:
-                raise MaqdError("it claims more bytes than the file can hold")
+            check_plain(file, path)
+            check_version(path, file.attrs.get("format_version"), FORMAT_VERSION)
+            stated = {key: file.attrs[key] for key in ("zero_point", "fingerprint") if key in file.attrs}
+        compare_stated(stated, {"zero_point": net.input.zero_point, "fingerprint": fingerprint(net)})
         data, graph = nir.read_data(path), nir_graph(net)
-        inputs = _dense(data, _only(graph, "Input"), INPUT, net.input.shape).long().numpy()
-        golden = inputs + net.input.zero_point
-        if golden.min() < net.input.low or golden.max() > net.input.high:
-            raise MaqdError(f"its input has codes outside {net.input.low}..{net.input.high}")
-        scores = _dense(data, _only(graph, "Output"), OUTPUT, net.shapes[net.ops[-1].name]).numpy()
-        layers, checks = spiking_nodes(graph, net), []
-        truth = traced(net, golden, {node.op for node in layers.values()})
+        layers = spiking_nodes(graph, net)
+        given = _Events(data, _only(graph, "Input"), INPUT, net.input.shape)
+        scored = _Events(data, _only(graph, "Output"), OUTPUT, net.shapes[net.ops[-1].name])
+        fired = {}
         for name, node in layers.items():
             channels, *rest = net.shapes[node.op]
-            spikes = _dense(data, name, SPIKES, (channels * len(node.signs), *rest))
-            if len(spikes) != len(golden):
-                raise MaqdError(f"its node {name!r} has {len(spikes)} samples, its input {len(golden)}")
-            different = levels(spikes, node.signs).long() != truth[node.op].long()
-            checks.append(LayerCheck(node.op, different.numel(), int(different.sum())))
-        return [compare("nir-events", "nir.read_data", scores, net.reference(golden), "its own samples", checks)]
+            fired[name] = _Events(data, name, SPIKES, (channels * len(node.signs), *rest))
+        for events in (scored, *fired.values()):
+            if events.samples != given.samples:
+                raise MaqdError(f"its node {events.node!r} has {events.samples} samples, its input {given.samples}")
+        # float32 of the file, int64 of the network's own
+        one = 12 * sum(prod(shape) for shape in (*net.shapes.values(), *(each.shape for each in fired.values())))
+        wrong, scores, truths, digest = dict.fromkeys(layers, 0), [], [], hashlib.sha256()
+        for start in range(0, given.samples, step := samples_within(one)):
+            part = slice(start, start + step)
+            golden = given.dense(part).long().numpy() + net.input.zero_point
+            if golden.min() < net.input.low or golden.max() > net.input.high:
+                raise MaqdError(f"its input has codes outside {net.input.low}..{net.input.high}")
+            digest.update(golden.tobytes())
+            truth = traced(net, golden, {node.op for node in layers.values()})
+            for name, node in layers.items():
+                found = levels(fired[name].dense(part), node.signs).long()
+                wrong[name] += int((found != truth[node.op].long()).sum())
+            scores.append(scored.dense(part).numpy())
+            truths.append(net.reference(golden))
+        checks = [
+            LayerCheck(node.op, given.samples * prod(net.shapes[node.op]), wrong[name]) for name, node in layers.items()
+        ]
+        got, truth_of_all = np.concatenate(scores), np.concatenate(truths)
+        check = compare("nir-events", "nir.read_data", got, truth_of_all, "its own samples", checks)
+        return [replace(check, inputs=digest.hexdigest())]
+    except NewerFileError:
+        raise
     except MaqdError as error:
         raise MaqdError(f"{str(path)!r} cannot be verified as golden events: {error}") from error
     except Exception as error:  # nir and h5py raise whatever comes to hand
@@ -133,22 +174,30 @@ def _only(graph: Any, kind: str) -> str:
     return name
 
 
-def _dense(data: Any, node: str, observable: str, shape: tuple[int, ...]) -> Tensor:
-    """Return the values (B, *shape) of a node's events."""
-    if node not in data.nodes or observable not in data.nodes[node].observables:
-        raise MaqdError(f"it has no {observable!r} of a node {node!r}: it is of another network")
-    events = data.nodes[node].observables[observable]
-    size, idx = int(np.prod(shape)), np.asarray(events.idx)
-    if idx.ndim != 2 or events.n_neurons != size or idx.shape != events.value.shape or not len(idx):
-        raise MaqdError(
-            f"its node {node!r} has {events.n_neurons} values and events {idx.shape}, expected {size} values"
-        )
-    if len(idx) > LARGEST_SAMPLES:
-        raise MaqdError(f"its node {node!r} has {len(idx)} samples, expected at most {LARGEST_SAMPLES}")
-    there = idx >= 0
-    if (idx >= size).any() or (np.asarray(events.time)[there] != 0).any():
-        raise MaqdError(f"its node {node!r} has events beyond its {size} values or at another time than 0")
-    values = np.zeros((len(idx), size), np.float32)
-    samples = np.broadcast_to(np.arange(len(idx))[:, None], idx.shape)
-    np.add.at(values, (samples[there], idx[there]), events.value[there])
-    return torch.from_numpy(values).reshape(len(idx), *shape)
+class _Events:
+    """The events of one node, checked: `dense` gives the values of some samples."""
+
+    def __init__(self, data: Any, node: str, observable: str, shape: tuple[int, ...]) -> None:
+        if node not in data.nodes or observable not in data.nodes[node].observables:
+            raise MaqdError(f"it has no {observable!r} of a node {node!r}: it is of another network")
+        events = data.nodes[node].observables[observable]
+        size, idx = prod(shape), np.asarray(events.idx)
+        if idx.ndim != 2 or events.n_neurons != size or idx.shape != events.value.shape or not len(idx):
+            raise MaqdError(
+                f"its node {node!r} has {events.n_neurons} values and events {idx.shape}, expected {size} values"
+            )
+        if len(idx) > LARGEST_SAMPLES:
+            raise MaqdError(f"its node {node!r} has {len(idx)} samples, expected at most {LARGEST_SAMPLES}")
+        if (idx >= size).any() or (np.asarray(events.time)[idx >= 0] != 0).any():
+            raise MaqdError(f"its node {node!r} has events beyond its {size} values or at another time than 0")
+        self.node, self.shape, self.samples = node, shape, len(idx)
+        self._idx, self._value = idx, events.value
+
+    def dense(self, part: slice) -> Tensor:
+        """Return the values (B, *shape) of these samples."""
+        idx = self._idx[part]
+        there = idx >= 0
+        values = np.zeros((len(idx), prod(self.shape)), np.float32)
+        samples = np.broadcast_to(np.arange(len(idx))[:, None], idx.shape)
+        np.add.at(values, (samples[there], idx[there]), self._value[part][there])
+        return torch.from_numpy(values).reshape(len(idx), *self.shape)

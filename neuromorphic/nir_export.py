@@ -57,7 +57,14 @@ def require_nir() -> Any:
     return nir
 
 
-THERMOMETER_FORM = {"form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit"}
+# Of what the metadata of graphs and of golden events state; older files state none. Raise it when a reader of them that
+# knows only this one would be wrong.
+FORMAT_VERSION = 1
+
+THERMOMETER_FORM = {
+    "form": "thermometer: level = sum of sign * spike over the m channels c*m .. c*m + m-1 of a unit",
+    "scales": "all 1: weights, thresholds and levels are whole numbers, biases of neurons halves",
+}
 GRADED_FORM = {
     "form": "graded, a convention of maqd-snn: an IF with metadata `thresholds` (channels, levels) gives one level in "
     "its one step, low + the number of thresholds t of its channel with r * input >= t; a SumPool2d with metadata "
@@ -118,6 +125,7 @@ def nir_graph(net: IntegerNetwork, graded: bool = False) -> Any:
     # Input, Output or Conv2d.
     metadata = {
         "library": f"maqd-snn {__version__}",
+        "format_version": FORMAT_VERSION,
         **(GRADED_FORM if graded else THERMOMETER_FORM),
         "input": "codes minus zero_point",
         "zero_point": net.input.zero_point,

@@ -7,6 +7,8 @@ Axis letters: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -104,6 +106,113 @@ NODES: Mapping[str, Callable[[Any, Tensor], Tensor]] = MappingProxyType(
 )
 
 
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a node takes for one sample.
+
+    Attributes:
+        shape: of its output. work: values beside it: the sum of its inputs and, of a window's op, the padded image and
+        the columns, each pixel as often as windows hold it.
+    """
+
+    shape: Shape
+    work: int
+
+
+def _product_size(node: Any, shape: Shape) -> Size:
+    weight = np.shape(node.weight)
+    bias = np.shape(node.bias) if type(node).__name__ == "Affine" else weight[:1]
+    if len(weight) != 2 or shape != weight[1:] or bias != weight[:1]:
+        raise MaqdError(f"a weight {weight} and a bias {bias} do not fit inputs {shape}")
+    return Size(weight[:1], prod(shape))
+
+
+def _window_size(node: Any, shape: Shape, channels: int, kernel: Shape, dilation: tuple[int, int]) -> Size:
+    stride, padding = _pair(node.stride), _pair(node.padding)
+    padded = [n + 2 * p for n, p in zip(shape[1:], padding, strict=True)]
+    size = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(padded, kernel, stride, dilation, strict=True)]
+    if min(size) < 1 or min(padding) < 0 or min(kernel) < 1:
+        raise MaqdError(f"a kernel {kernel}, padding {padding} and stride {stride} do not fit inputs {shape}")
+    columns = prod(kernel) * prod(size)
+    return Size((channels, *size), prod(shape) + shape[0] * (prod(padded) + columns))
+
+
+def _conv2d_size(node: Any, shape: Shape) -> Size:
+    weight, bias = np.shape(node.weight), np.shape(node.bias)
+    if len(weight) != 4 or len(shape) != 3 or shape[0] != weight[1] * int(node.groups) or bias != weight[:1]:
+        raise MaqdError(f"a weight {weight} and a bias {bias} do not fit inputs {shape}")
+    return _window_size(node, shape, weight[0], weight[2:], _pair(node.dilation))
+
+
+def _sum_pool2d_size(node: Any, shape: Shape) -> Size:
+    if len(shape) != 3:
+        raise MaqdError(f"a SumPool2d needs images (C, H, W), got inputs {shape}")
+    return _window_size(node, shape, shape[0], _pair(node.kernel_size), (1, 1))
+
+
+def _if_size(node: Any, shape: Shape) -> Size:
+    if np.shape(node.r) != shape or np.shape(node.v_threshold) != shape:
+        raise MaqdError(f"r {np.shape(node.r)} and v_threshold {np.shape(node.v_threshold)} do not fit inputs {shape}")
+    return Size(shape, 2 * prod(shape))
+
+
+def _flatten_size(node: Any, shape: Shape) -> Size:
+    start, end = (int(axis) if axis >= 0 else len(shape) + int(axis) for axis in (node.start_dim, node.end_dim))
+    if not 0 <= start <= end < len(shape):
+        raise MaqdError(f"start_dim {node.start_dim} and end_dim {node.end_dim} do not fit inputs {shape}")
+    return Size((*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]), prod(shape))
+
+
+# By node type name: (node, shape of its inputs) -> what it takes, or MaqdError where its arrays do not fit.
+SIZES: Mapping[str, Callable[[Any, Shape], Size]] = MappingProxyType(
+    {
+        "Input": lambda node, shape: Size(shape, 0),
+        "Output": lambda node, shape: Size(shape, prod(shape)),
+        "Affine": _product_size,
+        "Linear": _product_size,
+        "Conv2d": _conv2d_size,
+        "SumPool2d": _sum_pool2d_size,
+        "Flatten": _flatten_size,
+        "IF": _if_size,
+    }
+)
+
+
+def sizes(graph: Any) -> dict[str, Size]:
+    """Return what every node of a `nir.NIRGraph` takes for one sample, by name, without running anything.
+
+    Raises:
+        MaqdError: a graph that is not feed-forward, or arrays that do not fit what they are fed; it names the node.
+    """
+    found: dict[str, Size] = {}
+    order, feeding = topological_order(graph), _sources(graph)
+    for name in order:
+        node = graph.nodes[name]
+        kind = type(node).__name__
+        if kind == "Input":
+            shape = tuple(int(length) for length in next(iter(node.output_type.values())))
+        else:
+            shapes = {found[source].shape for source in feeding[name]}
+            if len(shapes) != 1:
+                raise MaqdError(f"node {name!r} adds up inputs of the shapes {sorted(shapes)[:4]}")
+            (shape,) = shapes
+        try:
+            found[name] = SIZES[kind](node, shape)
+        except MaqdError as error:
+            raise MaqdError(f"node {name!r}: {error}") from error
+    return found
+
+
+def _sources(graph: Any) -> dict[str, list[str]]:
+    feeding: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for source, target in graph.edges:
+        feeding[target].append(source)
+    return feeding
+
+
 def topological_order(graph: Any) -> list[str]:
     """Return the names of the nodes of a `nir.NIRGraph`, each after all nodes that feed it.
 
@@ -143,12 +252,20 @@ def run_nir(graph: Any, inputs: Tensor) -> dict[str, Tensor]:
         MaqdError: a node type that is not in `NODES`; a graph that is not feed-forward.
     """
     outputs: dict[str, Tensor] = {}
-    for name in topological_order(graph):
+    order, feeding = topological_order(graph), _sources(graph)
+    for name in order:
         node = graph.nodes[name]
         kind = type(node).__name__
         if kind not in NODES:
             raise MaqdError(f"node {name!r} is a {kind}; maqd-snn's NIR interpreter runs only: {', '.join(NODES)}")
-        sources = [outputs[source] for source, target in graph.edges if target == name]
-        value = inputs.to(torch.float32) if kind == "Input" else torch.stack(sources).sum(0)
-        outputs[name] = NODES[kind](node, value)
+        outputs[name] = NODES[kind](node, inputs.to(torch.float32) if kind == "Input" else _sum(name, feeding, outputs))
     return outputs
+
+
+def _sum(name: str, feeding: Mapping[str, list[str]], outputs: Mapping[str, Tensor]) -> Tensor:
+    first, *rest = (outputs[source] for source in feeding[name])
+    for other in rest:
+        if other.shape != first.shape:
+            raise MaqdError(f"node {name!r} adds up inputs of the shapes {tuple(first.shape)} and {tuple(other.shape)}")
+        first = first + other
+    return first

@@ -66,21 +66,30 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             write_nir,
             "nir",
             usual=True,
-            cannot="max-pooling of accumulators, padded max-pooling of signed levels, sums of 2^22 and more",
+            cannot=(
+                "max-pooling of accumulators or inputs, padded max-pooling of signed levels, levels that do not "
+                "include 0, kernels whose sides differ by an odd number (of pools too, but sum-pools without "
+                "padding whose area is a power of two), accumulators before spikes above 4,194,302, other sums "
+                "above 2^24"
+            ),
         ),
         "nir-graded": Format(
             "NIR graph, one IF for each unit: a convention, other readers see 2 states",
             "network.graded.nir",
             write_nir_graded,
             "nir",
-            cannot="sums of 2^23 and more; other readers take it for a network of 2 states",
+            cannot=(
+                "convolution kernels whose sides differ by an odd number (of sum-pools too, but those without "
+                "padding whose area is a power of two), accumulators before spikes above 8,388,607, other sums "
+                "above 2^24; other readers take it for a network of 2 states"
+            ),
         ),
         "nir-events": Format(
             "golden events of the NIR graph: input, spikes, scores, as NIR data",
             "network.nirdata",
             write_nir_events,
             "nir",
-            cannot="what nir cannot",
+            cannot="what nir cannot; needs nir 1.0.8; 1 to 1,024 samples",
         ),
         "onnx": Format(
             "ONNX with standard operators only, for onnxruntime",
@@ -133,7 +142,16 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "network.net",
             write_netx,
             "",
-            cannot="branches, weights above 127, sums of 2^17 and more, thresholds of a layer 8,192 apart",
+            cannot=(
+                "branches and sums of them, a network without a Readout at its end, two products without spikes "
+                "between, spikes of features without a product before, flattening of accumulators, padded pools "
+                "of accumulators, pools of features, pools of pools, padded sum-pools before a convolution, "
+                "sum-pools that do not tile the image before a padded convolution, max-pooling of anything but "
+                "spikes, padded max-pooling of signed levels, levels that do not include 0, weights above 127 "
+                "(folded with their pools), sums above 131,071, class biases outside -4,096..4,095, thresholds "
+                "of a layer more than 8,191 apart or below -4,094 (or above 8,191 where a neuron of the layer "
+                "always fires), layers of constant neurons only"
+            ),
         ),
         "json": Format(
             "hardware description in JSON: layers, synapses, bits, thresholds, checksums",

@@ -34,7 +34,17 @@ def plain_five(data: bytes) -> list[Row]:
 AEDAT2_HEADER = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n"
 DVS128_HEADER = AEDAT2_HEADER + b"# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128\r\n"
 DAVIS240_HEADER = AEDAT2_HEADER + b"# AEChip: eu.seebetter.ini.chips.davis.DAVIS240C\r\n"
-SPECIALS = {"dvs128": 0x8000, "davis240": 0x80000ABC, "trigger": 0x400}
+SPECIALS = {"dvs128": 0x8000, "davis240": 0x80000ABC, "trigger": 0x400, "both": 0x80008000}
+
+
+def jaer_address(x: int, y: int, p: int, chip: str) -> int:
+    """What jAER stores of an event at (x, y) from the top left: rows from the bottom, columns from the right.
+
+    A DVS128 has 1 for OFF (DVS128.java: `type = (1 - addr) & 1`), a DAVIS has 1 for ON (DavisBaseCamera.java).
+    """
+    if chip == "davis240":
+        return (179 - y) << 22 | (239 - x) << 12 | p << 11
+    return (127 - y) << 8 | (127 - x) << 1 | (1 - p)
 
 
 def aedat2(rows: Iterable[Row], chip: str = "dvs128", header: bytes | None = None, specials: bool = False) -> bytes:
@@ -43,9 +53,9 @@ def aedat2(rows: Iterable[Row], chip: str = "dvs128", header: bytes | None = Non
     data = bytearray(head)
     for number, (t, x, y, p) in enumerate(rows):
         if specials and number % 2 == 0:
-            data += struct.pack(">II", SPECIALS["trigger" if chip == "davis240" and number % 4 else chip], 77)
-        address = y << 22 | x << 12 | p << 11 if chip == "davis240" else y << 8 | x << 1 | p
-        data += struct.pack(">II", address, t % 2**32)
+            other = "trigger" if chip == "davis240" else "both"
+            data += struct.pack(">II", SPECIALS[other if number % 4 else chip], 77)
+        data += struct.pack(">II", jaer_address(x, y, p, chip), t % 2**32)
     return bytes(data)
 
 
@@ -55,15 +65,15 @@ def plain_aedat2(data: bytes, chip: str = "dvs128") -> list[Row]:
         start = data.index(b"\n", start) + 1
     rows, added, last = [], 0, 0
     for address, time in struct.iter_unpack(">II", data[start:]):
-        if address & (0x80000400 if chip == "davis240" else 0x8000):
+        if address & (0x80000400 if chip == "davis240" else 0x80008000):
             continue
         if last - time > 2**31:
             added += 2**32
         last = time
         if chip == "davis240":
-            rows.append((time + added, address >> 12 & 1023, address >> 22 & 511, address >> 11 & 1))
+            rows.append((time + added, 239 - (address >> 12 & 1023), 179 - (address >> 22 & 511), address >> 11 & 1))
         else:
-            rows.append((time + added, address >> 1 & 127, address >> 8 & 127, address & 1))
+            rows.append((time + added, 127 - (address >> 1 & 127), 127 - (address >> 8 & 127), (1 - address) & 1))
     return rows
 
 

@@ -47,9 +47,13 @@ def write_five_byte(path: Path, events) -> None:
 
 
 def write_aedat2(path: Path, events) -> None:
-    """Address (y << 8 | x << 1 | p) and time, 32 bits each, big endian, behind lines that begin with '#'."""
+    """What jAER writes of a DVS128: address and time, 32 bits each, big endian, behind lines that begin with '#'.
+
+    The address counts rows from the bottom and columns from the right, and has 1 for OFF.
+    """
     data = np.zeros((len(events), 2), ">u4")
-    data[:, 0] = events["y"].astype(np.uint32) << 8 | events["x"].astype(np.uint32) << 1 | events["p"]
+    row, column = 127 - events["y"].astype(np.uint32), 127 - events["x"].astype(np.uint32)
+    data[:, 0] = row << 8 | column << 1 | (1 - events["p"])
     data[:, 1] = events["t"]
     path.parent.mkdir(parents=True, exist_ok=True)
     header = b"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128\r\n"

@@ -242,7 +242,7 @@ def _status(name: str) -> int:
 class Forked:
     """The worker of foreign formats as a fork, with what `foreign` uses of subprocess.Popen."""
 
-    def __init__(self, command: Sequence[str], **_: Any) -> None:
+    def __init__(self, command: Sequence[str], *, env: dict[str, str], **_: Any) -> None:
         output, errors = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -250,6 +250,7 @@ class Forked:
                 with contextlib.suppress(OSError, ValueError):
                     signal.signal(number, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, 0)
+            os.environ.update(env)
             os.dup2(output[1], 1)
             os.dup2(errors[1], 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maqd_snn.benchmarks import environments, exports, schedules
+from maqd_snn.benchmarks.document import around
 from maqd_snn.benchmarks.environments import Environment
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import load
@@ -120,3 +121,9 @@ def test_the_exact_schedule_must_not_differ(folder, monkeypatch, capsys):
     monkeypatch.setattr(schedules, "schedule_errors", off)
     assert schedules.main(command) == 1
     assert "| 1 of 2,120 |" in capsys.readouterr().out
+
+
+def test_the_page_says_what_each_format_cannot_express():
+    before, after = around(exports.PAGE, exports.CANNOT_BEGIN, exports.CANNOT_END)
+    table = exports.PAGE.read_text(encoding="utf-8").removeprefix(before).removesuffix(after).splitlines()[1:-1]
+    assert table == exports.cannot_table()

@@ -16,6 +16,7 @@ from event_layouts import (
     write_gesture,
 )
 
+import maqd_snn
 from maqd_snn import datasets
 from maqd_snn.cli import main
 from maqd_snn.datasets import DATASETS, load, load_splits
@@ -137,6 +138,81 @@ def test_one_damaged_file_is_named_or_left_out_and_counted(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("gap", [2**31, 10**11])
+def test_a_gap_in_time_is_damage(tmp_path, gap):
+    for number, name in enumerate(("left", "right")):
+        for index in range(5):
+            (tmp_path / "g" / name).mkdir(parents=True, exist_ok=True)
+            events = moving_bar(number + index, count=20, side=34)
+            rows = [f"{t},{x},{y},{p}\n" for t, x, y, p in events.tolist()]
+            (tmp_path / "g" / name / f"{index}.csv").write_text("".join(rows))
+    file = tmp_path / "g" / "left" / "2.csv"
+    file.write_text(f"0,1,1,1\n{gap},2,2,1\n")
+    name = "folder:path=g,sensor=34x34"
+    hint = rf"left/2.csv': neighbouring events are 2\^31 microseconds .* apart.*; load '{name},damaged=skip' to leave"
+    with pytest.raises(EventFileError, match=hint):
+        load(name, tmp_path)
+    both, test = load(f"{name},damaged=skip", tmp_path)
+    assert (len(both), len(test)) == (7, 2)
+    assert both.card.title.endswith("1 damaged left out)")
+    (tmp_path / "g" / ".cache").mkdir()  # hidden folders are no classes
+    assert load(f"{name},damaged=skip", tmp_path)[0].card.classes == ("left", "right")
+
+
+def test_what_does_not_fit_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    write_nmnist(tmp_path)
+    monkeypatch.setattr(sets, "LARGEST_CODES", 40 * 6 * 34 * 34 - 1)
+    with pytest.raises(MaqdError, match=r"40 recordings as codes of shape \(6, 34, 34\) are 0 GiB, beyond the limit"):
+        load("nmnist", tmp_path)
+    assert not (tmp_path / "stores").exists()
+    monkeypatch.setattr(sets, "LARGEST_CODES", 40 * 6 * 34 * 34)
+    load("nmnist", tmp_path)
+    with pytest.raises(MaqdError, match=r"shape \(4, 2, 34, 34\)"):
+        load("nmnist:layout=stream,slices=4", tmp_path)
+    shutil.rmtree(tmp_path / "nmnist")
+    with pytest.raises(MaqdError, match=r"40 recordings as codes of shape \(8, 34, 34\)"):
+        load("nmnist:slices=4", tmp_path)
+
+
+def test_a_store_is_of_one_sensor_and_of_these_readers(tmp_path, monkeypatch):
+    for number, name in enumerate(("left", "right")):
+        for index in range(5):
+            write_five_byte(tmp_path / "g" / name / f"{index}.bin", moving_bar(number + index, count=90, side=32))
+    wide, narrow = "folder:path=g,sensor=40x36", "folder:path=g,sensor=32x32"
+    load(wide, tmp_path)
+    (path,) = (tmp_path / "stores").iterdir()
+    load(narrow, tmp_path)
+    with EventStore(path) as store:
+        assert store.sensor == (32, 32)
+    made = path.stat().st_mtime_ns
+    load(narrow, tmp_path)
+    assert path.stat().st_mtime_ns == made
+    with pytest.raises(EventFileError, match="outside the sensor of 20 x 20"):
+        load("folder:path=g,sensor=20x20", tmp_path)
+    monkeypatch.setattr(sets, "DECODING", sets.DECODING + 1)
+    load(narrow, tmp_path)
+    assert path.stat().st_mtime_ns != made
+    for part in ("left", "right"):  # the recordings are gone, the classes are known
+        shutil.rmtree(tmp_path / "g" / part)
+        (tmp_path / "g" / part).mkdir()
+    assert len(load(narrow, tmp_path)[0]) == 8
+    with pytest.raises(MaqdError, match="was made for a sensor of 32 x 32 pixels, and the recordings .* are gone"):
+        load(wide, tmp_path)
+    monkeypatch.setattr(sets, "DECODING", sets.DECODING + 1)
+    with pytest.raises(MaqdError, match="was made by an earlier version, whose readers gave other events"):
+        load(narrow, tmp_path)
+
+
+def test_the_hint_is_a_name_that_loads(tmp_path):
+    write_nmnist(tmp_path)
+    (tmp_path / "nmnist" / "Train" / "4" / "00002.bin").write_bytes(b"\xff" * 5)
+    with pytest.raises(EventFileError) as raised:
+        load("nmnist:slices=2", tmp_path)
+    assert "'nmnist:slices=2,damaged=skip'" in str(raised.value)
+    assert "skip_damaged" not in str(raised.value)  # no keyword of Python: there is none here
+    assert len(load("nmnist:slices=2,damaged=skip", tmp_path)[0]) == 29
+
+
 def test_events_outside_the_sensor_are_damage(tmp_path):
     write_nmnist(tmp_path)
     write_five_byte(tmp_path / "nmnist" / "Train" / "4" / "00002.bin", moving_bar(1, side=128))
@@ -206,8 +282,57 @@ def test_wrong_label_files(tmp_path, row, message):
     file.write_text(file.read_text() + row + "\n")
     with pytest.raises(MaqdError, match=message):
         load("dvs128-gesture", tmp_path)
-    if "names the times" in message:  # a label can be left out; a malformed file cannot
-        assert len(load("dvs128-gesture:damaged=skip", tmp_path)[0]) == 16
+    both = load("dvs128-gesture:damaged=skip", tmp_path)[0]
+    assert len(both) == 16
+    assert both.card.title.endswith("1 damaged left out)")
+
+
+def test_missing_parts_of_gestures_are_left_out_and_counted(tmp_path, capsys):
+    folder = tmp_path / "DvsGesture"
+    write_gesture(folder, USERS)
+    (folder / "user02_led.aedat").unlink()
+    (folder / "user03_led_labels.csv").write_bytes(b"\xff")
+    with pytest.raises(MaqdError, match=r"user02_led.aedat', which is not beside it.*'dvs128-gesture:damaged=skip'"):
+        load("dvs128-gesture", tmp_path)
+    both, test = load("dvs128-gesture:damaged=skip", tmp_path)
+    assert (len(both), len(test)) == (8, 4)
+    assert both.card.title.endswith("2 damaged left out)")
+    words = "left out 2 damaged recordings: DvsGesture/user02_led.aedat, DvsGesture/user03_led.aedat"
+    assert words in capsys.readouterr().err
+    file = folder / "user01_led_labels.csv"
+    file.write_text(file.read_text() + "no\n")
+    load("dvs128-gesture:damaged=skip", tmp_path)
+    assert "DvsGesture/user01_led.aedat (line 6 of user01_led_labels.csv)" in capsys.readouterr().err
+    write_gesture(folder, {user: USERS[user] for user in (1, 2, 4, 24)})
+    (folder / "trials_to_train.txt").write_text("user03_led.aedat\nuser01_led.aedat\n")
+    with pytest.raises(MaqdError, match="user03_led_labels.csv' is no text file.*damaged=skip"):
+        load("dvs128-gesture", tmp_path)
+    assert len(load("dvs128-gesture:damaged=skip", tmp_path)[0]) == 4  # what was missing is looked for again
+
+
+@pytest.mark.parametrize("skip", ["", ":damaged=skip"])
+def test_a_recording_is_listed_once(tmp_path, skip):
+    """Else a network would be tested on what it was trained on, or trained on some recordings twice."""
+    folder = tmp_path / "DvsGesture"
+    write_gesture(folder, USERS)
+    lists = {part: folder / f"trials_to_{part}.txt" for part in ("train", "test")}
+    good = {part: file.read_text() for part, file in lists.items()}
+    for part, row, message in (
+        (
+            "test",
+            "user02_led.aedat",
+            r"trials_to_test.txt' lists 'user02_led.aedat' as '.*trials_to_train.txt' does; a re",
+        ),
+        (
+            "train",
+            "user02_led.aedat",
+            r"trials_to_train.txt' lists 'user02_led.aedat' twice; a recording belongs to one",
+        ),
+    ):
+        lists[part].write_text(good[part] + row + "\n")
+        with pytest.raises(MaqdError, match=message):
+            load("dvs128-gesture" + skip, tmp_path)
+        lists[part].write_text(good[part])
 
 
 def test_wrong_lists_of_trials(tmp_path):
@@ -282,6 +407,8 @@ def test_any_folder_of_recordings_per_class(tmp_path, split):
         ("folder:path=../up,sensor=2x2", "needs path=NAME"),
         ("folder:path=/etc,sensor=2x2", "needs path=NAME"),
         ("folder:path=a,sensor=2", "needs path=NAME"),
+        ("folder:path=a,sensor=99999x99999", "a sensor has 1..65536 columns and 1..32768 rows, got 99999 x 99999"),
+        ("folder:path=a,sensor=0x9", "a sensor has 1..65536 columns"),
         ("folder:path=none,sensor=2x2", "put two or more folders of recordings, one a class, in none/"),
     ],
 )
@@ -359,6 +486,21 @@ def test_the_whole_path(tmp_path, recipe, dataset, capsys):
     assert first["events"] == int((test.codes > 0).sum())
     assert first["unit_spike_acs"] > first["synops"]  # some codes are above 1
     assert main(["eval", str(out), "--data-root", str(root)]) == 0
+
+
+def test_recordings_of_several_steps_are_judged_by_their_sum(tmp_path, capsys):
+    write_nmnist(tmp_path, train=6, test=2)
+    options = ["--dataset", "nmnist:layout=stream,slices=3", "--plan", "8-M-8-M", "--epochs", "1", "--quiet"]
+    where = ["--data-root", str(tmp_path)]
+    assert main(["train", "nmnist", "--out", str(tmp_path / "run"), *where, *options]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), *where, "--json", str(tmp_path / "eval.json")]) == 0
+    found = json.loads((tmp_path / "eval.json").read_text())
+    _, test = datasets.load("nmnist:layout=stream,slices=3", tmp_path)
+    scores = maqd_snn.load(tmp_path / "run" / "network.h5")(test.codes).reshape(20, 3, 10)
+    right = int((scores.sum(1).argmax(1) == test.labels[::3]).sum())
+    assert (found["samples"], found["recordings"], found["recordings_right"]) == (60, 20, right)
+    assert f"by the sum of 3 steps: {right} of 20 recordings right" in capsys.readouterr().out
 
 
 def test_an_analog_first_layer_is_charged_as_dense(tmp_path):

@@ -147,6 +147,10 @@ def test_hot_pixels_are_found_and_left_out():
         (lambda e, g: transforms.scale_time(e, 0), "factor above 0"),
         (lambda e, g: transforms.flip_left_right(e, (10, 15)), "reach column 19 and row 14, outside the sensor of 10"),
         (lambda e, g: transforms.warp(e, SENSOR, zoom=0), "zoom above 0"),
+        (lambda e, g: transforms.warp(e, SENSOR, zoom=float("inf")), "zoom above 0 and below 1e6, got inf"),
+        (lambda e, g: transforms.warp(e, SENSOR, float("nan")), "finite number of degrees, got nan"),
+        (lambda e, g: transforms.random_warp(e, SENSOR, float("inf"), 0.1, g), "finite number of degrees, got -?inf"),
+        (lambda e, g: transforms.random_shift(e, SENSOR, -1, g), "largest shift of 0 to 65536 pixels, got -1"),
         (lambda e, g: transforms.jitter_space(e, SENSOR, -1, g), "deviation of at least 0, got -1"),
         (lambda e, g: transforms.drop(e, 1.1, g), "share in 0..1, got 1.1"),
         (lambda e, g: transforms.hot_pixels(e, SENSOR, 1), "factor above 1, got 1"),
@@ -157,3 +161,19 @@ def test_hot_pixels_are_found_and_left_out():
 def test_wrong_arguments(call, message):
     with pytest.raises(MaqdError, match=message):
         call(EVENTS, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("first", [0, -(2**62), 2**62])
+def test_scaled_times_fit_64_bits_or_are_refused(first):
+    events = np.array([(first, 1, 2, 1), (first + 2**61, 3, 4, 0)], EVENT_DTYPE)
+    if first + 2**63 < 2**63:
+        assert transforms.scale_time(events, 4)["t"].tolist() == [first, first + 2**63]
+    else:
+        with pytest.raises(
+            MaqdError, match=f"scaled times of 64 bits, got {first}..{first + 2**61} us times 4; take a"
+        ):
+            transforms.scale_time(events, 4)
+    assert transforms.scale_time(events, 0.5)["t"].tolist() == [first, first + 2**60]
+    events["t"] = -(2**62), 2**62
+    with pytest.raises(MaqdError, match="scaled times of 64 bits"):
+        transforms.scale_time(events, 0.25)

@@ -314,18 +314,26 @@ def test_headers_of_any_length(tmp_path: Path) -> None:
     rows = [(5, 1, 2, 1)]
     header = files.DVS128_HEADER + b"#" + b"x" * 100 + b"\r\n"
     long = files.DVS128_HEADER + b"#<entry/>\r\n" * 300_000
-    for head in (header, long, files.AEDAT2_HEADER.replace(b"\r", b"")):
+    lines = [
+        files.DVS128_HEADER + b"#" + b"x" * (2**20 * n + more) + b"\r\n" for n in (1, 2, 3) for more in (-3, -2, -1, 0)
+    ]
+    for head in (header, long, files.AEDAT2_HEADER.replace(b"\r", b""), *lines, lines[-1] + lines[-1]):
         assert read_events(written(tmp_path, "a.aedat", files.aedat2(rows, header=head))).tolist() == rows
     # data whose first byte is the mark of a header line
-    data = files.aedat2([(5, 1, 0x23 << 2 | 1, 1)], "davis240")
+    data = files.aedat2([(5, 1, 179 - (0x23 << 2), 1)], "davis240")
     assert data[len(files.DAVIS240_HEADER)] == 0x23
-    assert read_events(written(tmp_path, "a.aedat", data)).tolist() == [(5, 1, 141, 1)]
+    assert read_events(written(tmp_path, "a.aedat", data)).tolist() == [(5, 1, 39, 1)]
 
 
-def test_the_chip_is_found_without_a_name(tmp_path: Path) -> None:
-    rows = [(5, 1, 2, 1), (6, 200, 100, 0)]
-    path = written(tmp_path, "a.aedat", files.aedat2(rows, "davis240", files.AEDAT2_HEADER))
-    assert read_events(path).tolist() == rows
+def test_a_long_line_of_a_header_is_truncated_only_where_the_file_ends(tmp_path: Path) -> None:
+    cut = files.DVS128_HEADER + b"#" + b"x" * (2**21 + 5)
+    refused(written(tmp_path, "a.aedat", cut), "truncated inside the header", len(cut))
+    # data without a line feed that look like a line for more than a megabyte: y = 39 and x = 107 of a DAVIS
+    row = (0x23848084, 0x20202020)
+    data = files.DAVIS240_HEADER + struct.pack(">II", *row) * 2**18 + struct.pack(">II", 0, 0x20202021)
+    events = read_events(written(tmp_path, "a.aedat", data))
+    assert len(events) == 2**18 + 1
+    assert events[0].tolist() == (0x20202020, 239 - (0x23848084 >> 12 & 1023), 179 - (0x23848084 >> 22), 0)
 
 
 def test_aedat2_of_another_chip_or_byte_order(tmp_path: Path) -> None:
@@ -363,6 +371,32 @@ def test_aedat3_damage(tmp_path: Path) -> None:
     refused(path, "pixel \\(128, 0\\) lies outside the sensor of 128 x 128", len(good) + 28)
     assert start < len(good)
     refused(written(tmp_path, "b.aedat", good.replace(b"3.1", b"3.0")), "begin with '#!AER-DAT2.0'", 0)
+
+
+@pytest.mark.parametrize("upper_first", [False, True])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"% format EVT21;{endianness};height=720;width=1280\n",
+        b"% evt 2.1\n% {endianness}\n",
+        b"% endianness other\n% format EVT21;height=720;{endianness}\n",  # that of the format counts
+    ],
+)
+def test_the_byte_order_of_evt21_that_a_header_states(head: bytes, upper_first: bool, tmp_path: Path) -> None:
+    """OpenEB writes and reads it: `legacy` is two halves, the upper one first; `little` is 64-bit little endian.
+
+    The words look more like the other order: of both halves the wrong one has time words with an empty other half.
+    """
+    stated = b"endianness=" if b";{endianness}" in head else b"endianness "
+    header = head.replace(b"{endianness}", stated + (b"legacy" if upper_first else b"little"))
+    words = [(0x80000001, 0), *[(0, 0x80000000)] * 9, (0x10000000 | 5 << 11 | 6, 0x80000001)]
+    body = b"".join(struct.pack("<II", *(pair if upper_first else pair[::-1])) for pair in words)
+    rows = [(64, 31, 0, 0)] * 9 + [(64, 5, 6, 1), (64, 36, 6, 1)]
+    path = written(tmp_path, "a.raw", header + b"% end\n" + body)
+    assert files.plain_evt21(path.read_bytes(), upper_first) == rows
+    assert read_events(path).tolist() == rows
+    big = header.replace(b"legacy" if upper_first else b"little", b"big")
+    refused(written(tmp_path, "b.raw", big + body), "states the byte order 'big', expected legacy or little", 0)
 
 
 @pytest.mark.parametrize("name", ["evt2", "evt2.1", "evt3"])

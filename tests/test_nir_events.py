@@ -150,7 +150,7 @@ def test_of_another_network_damaged_or_hostile(net, file, copy, make_model, tmp_
         checked(copy, net)
     with h5py.File(copy, "w") as opened:
         opened.create_dataset("huge", (10**12,), "u1", chunks=(10**6,))
-    with pytest.raises(MaqdError, match="claims more bytes than the file can hold"):
+    with pytest.raises(MaqdError, match="claims 1000000000000 bytes, more than the file can hold"):
         checked(copy, net)
 
 

@@ -446,6 +446,8 @@ def test_the_graph_says_what_it_is(tmp_path: Path) -> None:
     metadata = nir.read(path).metadata
     assert json.loads(metadata["provenance"]) == {"recipe": "digits", "accuracy": 0.5}
     assert metadata["library"].startswith("maqd-snn ")
+    assert metadata["format_version"] == 1
+    assert metadata["scales"].startswith("all 1: weights, thresholds and levels are whole numbers")
     assert metadata["zero_point"] == 2
     spike = next(note for name, note in json.loads(metadata["nodes"]).items() if name == "003_spike")
     assert spike == {"op": "spike", "role": "Threshold", "low": -3, "high": 1, "signs": [-1, -1, -1, 1]}

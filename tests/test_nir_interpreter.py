@@ -1,5 +1,6 @@
 """The NIR interpreter: every node type against loops over its definition, and the graphs that it refuses."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from maqd_snn import MaqdError
-from maqd_snn.neuromorphic.nir_interpreter import run_nir, topological_order
+from maqd_snn.neuromorphic.nir_interpreter import Size, run_nir, sizes, topological_order
 
 nir = pytest.importorskip("nir")
 
@@ -18,7 +19,9 @@ def run_one(node: Any, inputs: np.ndarray) -> np.ndarray:
         [("in", "node"), ("node", "out")],
         type_check=False,
     )
-    return run_nir(graph, torch.from_numpy(inputs))["out"].numpy()
+    outputs = run_nir(graph, torch.from_numpy(inputs))
+    assert {name: size.shape for name, size in sizes(graph).items()} == {k: v.shape[1:] for k, v in outputs.items()}
+    return outputs["out"].numpy()
 
 
 def random(*shape: int) -> np.ndarray:
@@ -106,3 +109,58 @@ def test_a_graph_that_is_not_feed_forward_is_an_error(edges: list[tuple[str, str
     graph = nir.NIRGraph(nodes | {"out": nir.Output({"output": np.array([2])})}, edges, type_check=False)
     with pytest.raises(MaqdError, match=message):
         run_nir(graph, torch.ones(1, 2))
+
+
+def test_sizes_are_told_before_anything_is_run() -> None:
+    conv = nir.Conv2d((4, 6), random(5, 2, 3, 3), (2, 1), (1, 0), 1, 1, random(5))
+    nodes = {
+        "in": nir.Input({"input": np.array([2, 4, 6])}),
+        "conv": conv,
+        "if": nir.IF(np.ones((5, 2, 4)), np.ones((5, 2, 4))),
+        "flat": nir.Flatten({"input": np.array([5, 2, 4])}, 0, -1),
+        "out": nir.Output({"output": np.array([40])}),
+    }
+    row = list(nodes)
+    found = sizes(nir.NIRGraph(nodes, list(pairwise(row))))
+    # The sum of its inputs, the padded image, and 3 x 3 pixels of each channel at each position.
+    assert found["conv"] == Size((5, 2, 4), 48 + 2 * 6 * 6 + 2 * 9 * 8)
+    assert {name: size.shape for name, size in found.items() if name != "conv"} == {
+        "in": (2, 4, 6),
+        "if": (5, 2, 4),
+        "flat": (40,),
+        "out": (40,),
+    }
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (nir.Affine(random(3, 4), random(2)), r"node 'node': a weight \(3, 4\) and a bias \(2,\) do not fit inputs"),
+        (nir.Linear(random(3, 5)), r"a weight \(3, 5\) and a bias \(3,\) do not fit inputs \(4,\)"),
+        (nir.IF(random(2, 4), random(2, 4)), r"r \(2, 4\) and v_threshold \(2, 4\) do not fit inputs \(4,\)"),
+        (nir.SumPool2d(*(np.array([2, 2]),) * 3), r"a SumPool2d needs images \(C, H, W\), got inputs \(4,\)"),
+        (nir.Flatten({"input": np.array([4])}, 0, -1), None),
+        (nir.Conv2d((4, 4), random(1, 1, 3, 3), 1, 0, 1, 1, random(1)), r"do not fit inputs \(4,\)"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(node: Any, message: str | None) -> None:
+    graph = nir.NIRGraph(
+        {"in": nir.Input({"input": np.array([4])}), "node": node, "out": nir.Output({"output": None})},
+        [("in", "node"), ("node", "out")],
+        type_check=False,
+    )
+    if message is None:
+        assert sizes(graph)["out"].shape == (4,)
+        node.start_dim = 1
+        message = "start_dim 1 and end_dim -1 do not fit inputs"
+    with pytest.raises(MaqdError, match=message):
+        sizes(graph)
+
+
+def test_inputs_of_several_shapes_are_not_added_up() -> None:
+    nodes = {"in": nir.Input({"input": np.array([2])}), "a": nir.Affine(random(1, 2), random(1))}
+    nodes["out"] = nir.Output({"output": np.array([2])})
+    graph = nir.NIRGraph(nodes, [("in", "a"), ("in", "out"), ("a", "out")], type_check=False)
+    for run in (lambda: sizes(graph), lambda: run_nir(graph, torch.ones(1, 2))):
+        with pytest.raises(MaqdError, match="node 'out' adds up inputs of the shapes"):
+            run()

@@ -167,7 +167,7 @@ def test_damaged_weights_are_refused(path: Path, verify: Callable[[], dict[str, 
 def test_a_reason_of_many_lines_is_told_in_one(
     verify: Callable[[], dict[str, Check]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> None:
+    def fail(*given: Any) -> None:
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr(nir_verify, "read_nir", fail)
@@ -270,11 +270,11 @@ def cyclic(file: h5py.File, name: str) -> None:
         (unknown, "damaged, truncated or no NIR file"),
         (scale, "node 'scale' is a Scale; expected only Input, Output, Affine"),
         (padded, "node '001_conv1' has padding as wide as its kernel"),
-        (large, "node 'conv' has [0-9]{13} outputs; expected 1..134217728"),
+        (large, "node 'conv' has [0-9]{13} outputs; expected 1..1024, what this network can need"),
         (two_outputs, "expected one Input and one Output, got 1 and 2"),
         (cyclic, "cycle"),
         (lambda file, name: relink(file, name, np.zeros(5, "S3")), "damaged, truncated or no NIR file"),
-        (lambda file, name: relink(file, name, np.zeros(4, "f4")), "damaged, truncated or no NIR file"),
+        (lambda file, name: relink(file, name, np.zeros(4, "f4")), r"a bias \(4,\) do not fit inputs"),
         (lambda file, name: relink(file, "node", 3), "damaged, truncated or no NIR file"),
     ],
 )

@@ -115,6 +115,10 @@ class BlockFormat(EventFormat):
     def offset_of(self, data: Bytes, state: State, event: int) -> int:
         """Return where in a block an event is, in bytes; only asked for error messages."""
 
+    def pixel(self, event: Any) -> tuple[int, int]:
+        """Return (x, y) of an event; only asked for error messages."""
+        return int(event["x"]), int(event["y"])
+
     def unplanned(self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map) -> "Decoded | None":
         """Decode in one pass a body that has hardly anything but sound events; None where it is another."""
         return None
@@ -197,7 +201,8 @@ class BlockFormat(EventFormat):
         source.fill(data, block.offset)
         before = int(events["t"][index - 1]) if index else last
         offset = block.offset + self.offset_of(data, block.state, inside)
-        return EventFileError(source.path, impossible_reason(events[index], before, sensor), offset)
+        reason = impossible_reason(events[index], before, sensor, self.pixel(events[index]))
+        return EventFileError(source.path, reason, offset)
 
 
 class WordFormat(BlockFormat):
@@ -341,11 +346,11 @@ def check_not_empty(path: Path, events: int, options: ReadOptions) -> None:
         raise EventFileError(path, "holds no events; with skip_damaged=True this is an empty recording")
 
 
-def impossible_reason(event: Any, before: int, sensor: tuple[int, int]) -> str:
-    """Return why an event that comes after time `before` is impossible."""
+def impossible_reason(event: Any, before: int, sensor: tuple[int, int], pixel: tuple[int, int] | None = None) -> str:
+    """Return why an event that comes after time `before` is impossible; `pixel` is named where given, else (x, y)."""
     t, x, y = (int(event[name]) for name in ("t", "x", "y"))
     if x >= sensor[0] or y >= sensor[1]:
-        where = f"pixel ({x}, {y}) lies outside the sensor of {sensor[0]} x {sensor[1]}"
+        where = f"pixel {pixel or (x, y)} lies outside the sensor of {sensor[0]} x {sensor[1]}"
         return f"{where}; skip_damaged=True drops such events"
     return (
         f"time runs backwards, from {before} to {t} us; skip_damaged=True drops such events, unordered=True keeps them"

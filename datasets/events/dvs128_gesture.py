@@ -5,7 +5,7 @@ and the official split in `trials_to_train.txt` and `trials_to_test.txt`, a file
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -29,45 +29,67 @@ class Dvs128Gesture(EventSet):
         """Return the gestures, recording by recording in the order of the lists.
 
         Raises:
-            MaqdError: a list, label file or recording is missing, or a label file is malformed.
+            MaqdError: a list is missing, malformed, or names a recording that was named before: then a network would be
+                tested on what it was trained on. Unless `skip_damaged`: a recording or label file is missing, or a line
+                of a label file is malformed.
         """
         folder = first_folder(root, FOLDERS)
         if folder is None or not any((folder / name).is_file() for name in LISTS.values()):
             return []
         found: list[Source] = []
+        lists: dict[str, Path] = {}  # of each recording, the list that names it
         for part, name in LISTS.items():
             for trial in _lines(folder / name):
-                if not re.fullmatch(r"[\w-]+\.aedat", trial):
+                user = re.fullmatch(r"user([0-9]{1,6})(?:[A-Za-z_-][A-Za-z0-9_-]*)?\.aedat", trial)
+                if user is None:
                     raise MaqdError(
                         f"{str(folder / name)!r} lists {trial[:80]!r}, expected names such as user01_led.aedat"
                     )
-                if not (folder / trial).is_file():
-                    raise MaqdError(f"{str(folder / name)!r} lists {trial!r}, which is not beside it; get it again")
-                found += self._gestures(root, folder / trial, part)
+                if trial in lists:
+                    where = "twice" if lists[trial] == folder / name else f"as {str(lists[trial])!r} does"
+                    raise MaqdError(
+                        f"{str(folder / name)!r} lists {trial!r} {where}; a recording belongs to one part, once: "
+                        "remove one of the lines, or get the lists again"
+                    )
+                lists[trial] = folder / name
+                found += self._gestures(root, folder / trial, part, int(user[1]), folder / name)
         return found
 
-    def _gestures(self, root: Path, recording: Path, part: int) -> list[Source]:
+    def _gestures(self, root: Path, recording: Path, part: int, user: int, listed: Path) -> list[Source]:
+        whole = Source(str(recording.relative_to(root)), 0, part, user)
+        if not recording.is_file():
+            return [
+                self._wrong(whole, f"{str(listed)!r} lists {recording.name!r}, which is not beside it; get it again")
+            ]
         labels = recording.with_name(f"{recording.stem}_labels.csv")
-        user = re.match(r"user(\d{1,6})", recording.name)
-        if user is None:
-            raise MaqdError(
-                f"{str(recording)!r}: expected a name that starts with user and a number, as user01_led.aedat"
-            )
+        try:
+            lines = _lines(labels)
+        except MaqdError as error:
+            return [self._wrong(whole, str(error))]
         found = []
-        for number, line in enumerate(_lines(labels), start=1):
+        for number, line in enumerate(lines, start=1):
             if number == 1 and line.replace(" ", "").lower() == HEADER.lower():
                 continue
-            numbers = [int(text) for text in line.split(",")] if re.fullmatch(r"\d{1,3}(,\d{1,15}){2}", line) else []
+            source = replace(whole, where=f"line {number} of {labels.name}")
+            numbers = (
+                [int(text) for text in line.split(",")] if re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,15}){2}", line) else []
+            )
             if not numbers or not 1 <= numbers[0] <= len(self.card.classes) or numbers[1] >= numbers[2]:
-                raise MaqdError(
+                problem = (
                     f"{str(labels)!r}, line {number}: expected a class in 1..{len(self.card.classes)} and times "
                     f"begin < end, got {line[:80]!r}"
                 )
+                found.append(self._wrong(source, problem))
+                continue
             label, begin, end = numbers
-            where = f"line {number} of {labels.name}"
-            path = str(recording.relative_to(root))
-            found.append(Source(path, label - 1, part, int(user[1]), (begin, end), where))
+            found.append(replace(source, label=label - 1, span=(begin, end)))
         return found
+
+    def _wrong(self, source: Source, problem: str) -> Source:
+        """Return the source with its problem, or raise it."""
+        if not self.skip_damaged:
+            raise MaqdError(f"{problem}; {self.hint}")
+        return replace(source, problem=problem)
 
     def expected(self) -> str:
         """Return which files to put where."""

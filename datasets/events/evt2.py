@@ -6,10 +6,11 @@
     EVT 2.1: the upper half is such a word, of an event at x + i for every bit i of the lower half that is set
 
 The high time counts modulo 2^28: it has wrapped around where it falls by more than half of that. EVT 2.1 comes in two
-byte orders: 64-bit little endian (GenX320), and two little-endian halves, the upper one first (IMX636). The header does
-not tell them apart; high time words, whose lower half is zero, do.
+byte orders: `little`, 64-bit little endian (GenX320), and `legacy`, two little-endian halves, the upper one first
+(IMX636). OpenEB's headers state which; where one does not, high time words, whose lower half is zero, tell them apart.
 
-Source: Prophesee, "EVT 2.0 Format" and "EVT 2.1 Format", https://docs.prophesee.ai/stable/data/encoding_formats/
+Source: Prophesee, "EVT 2.0 Format" and "EVT 2.1 Format", https://docs.prophesee.ai/stable/data/encoding_formats/;
+OpenEB, psee_raw_file_header.cpp and make_decoder.cpp, for the byte order in the header.
 """
 
 from typing import ClassVar, no_type_check
@@ -20,14 +21,16 @@ from numpy.typing import NDArray
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
 from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
 from maqd_snn.datasets.events.inspection import State
-from maqd_snn.datasets.events.prophesee import encoding, open_raw, stated_sensor
-from maqd_snn.datasets.events.recording import Events
+from maqd_snn.datasets.events.prophesee import encoding, open_raw, stated_byte_order, stated_sensor
+from maqd_snn.datasets.events.recording import EventFileError, Events
 from maqd_snn.datasets.events.source import Bytes, Source
+from maqd_snn.datasets.events.text_header import Header
 
 _KINDS = 0b1100_0101_0000_0011  # bit k: words of kind k are defined
 _WRAP = 2**34
 _HALF = 2**27
 _LOOKED_AT = 8 * 2**13
+BYTE_ORDERS = {"legacy": 0, "little": 1}  # of EVT 2.1, as headers name them: the place of the upper half
 
 
 class Evt2Format(WordFormat):
@@ -47,11 +50,9 @@ class Evt2Format(WordFormat):
     def body(self, source: Source, damage: Damage) -> Body:
         header = open_raw(source, self.name)
         end = whole_words(source, header.end, self.word, damage)
-        return Body(
-            header.end, end, stated_sensor(header.text), np.array([self._upper(source, header.end, end), 0, -1])
-        )
+        return Body(header.end, end, stated_sensor(header.text), np.array([self._upper(source, header, end), 0, -1]))
 
-    def _upper(self, source: Source, start: int, end: int) -> int:
+    def _upper(self, source: Source, header: Header, end: int) -> int:
         return 0
 
     def bad_word(self, word: bytes) -> str:
@@ -180,8 +181,14 @@ class Evt21Format(Evt2Format):
     block_bytes = 8 * 2**12
     _kinds = _KINDS & 0x7FFF
 
-    def _upper(self, source: Source, start: int, end: int) -> int:
-        halves = np.frombuffer(source.bytes(start, min(_LOOKED_AT, end - start)), "<u4").reshape(-1, 2)
+    def _upper(self, source: Source, header: Header, end: int) -> int:
+        if order := stated_byte_order(header.text):
+            if order not in BYTE_ORDERS:
+                expected = " or ".join(BYTE_ORDERS)
+                raise EventFileError(source.path, f"its header states the byte order {order!r}, expected {expected}", 0)
+            return BYTE_ORDERS[order]
+        data = source.bytes(header.end, min(_LOOKED_AT, end - header.end))
+        halves = np.frombuffer(data, "<u4").reshape(-1, 2)
 
         def likely(upper: int) -> tuple[int, int]:
             kind, rest = halves[:, upper] >> 28, halves[:, 1 - upper]

@@ -9,6 +9,7 @@ from maqd_snn.datasets.cards import Card
 from maqd_snn.datasets.events.frames import FrameScheme
 from maqd_snn.datasets.events.registry import FORMATS
 from maqd_snn.datasets.events.sets import TEST, TRAIN, EventSet, Source, in_folder, with_options
+from maqd_snn.datasets.events.store import place_bytes
 from maqd_snn.datasets.events.tenth import last_tenth
 from maqd_snn.datasets.root import not_found
 from maqd_snn.errors import MaqdError
@@ -54,8 +55,8 @@ class FolderPerClass(EventSet):
 
     @property
     def base(self) -> str:
-        """The name of the store: that of the folder."""
-        return self.path.replace("/", "-")
+        """The name of the store: that of the folder, told apart from the datasets that have names."""
+        return f"{FOLDER}-{self.path.replace('/', '-')}"
 
 
 def folder_set(options: str, root: Path | None) -> FolderPerClass:
@@ -82,6 +83,7 @@ def folder_set(options: str, root: Path | None) -> FolderPerClass:
             f"{_EXAMPLE!r}; got {options!r}"
         )
     size = int(sensor[1]), int(sensor[2])
+    place_bytes(size)  # refuses a sensor that no store takes
     scheme, skip = with_options(FrameScheme(), ",".join(rest))
     card = Card(
         name=f"{FOLDER}:{options}",
@@ -111,7 +113,8 @@ def folder_set(options: str, root: Path | None) -> FolderPerClass:
 def _classes(root: Path, path: str) -> tuple[str, ...]:
     folder = root / path
     inside = [folder / name for name in _split(folder)] or [folder]
-    names = sorted({entry.name for part in inside if part.is_dir() for entry in part.iterdir() if entry.is_dir()})
+    entries = [entry for part in inside if part.is_dir() for entry in part.iterdir() if entry.is_dir()]
+    names = sorted({entry.name for entry in entries if not entry.name.startswith(".")})  # .git is no class
     if len(names) < 2:
         raise not_found(
             FOLDER,

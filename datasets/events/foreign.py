@@ -3,6 +3,8 @@
 A damaged file may crash such a library, hang it, or make it ask for any amount of memory. So a worker process reads the
 file and sends events in slices over a pipe; here they are checked, as all are. What ends the worker ends in one
 EventFileError. HDF5 is read so, too.
+
+A worker may take `MEMORY` beyond its libraries; one that reads HDF5 in addition the events of one chunk, 13 bytes each.
 """
 
 import os
@@ -15,19 +17,29 @@ from pathlib import Path
 
 import numpy as np
 
+from maqd_snn.datasets.events.columns import CountingFormat, skip_bytes
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import Table, TableFormat
+from maqd_snn.datasets.events.tables import Table
 from maqd_snn.errors import MissingExtraError
 
 WORKER = Path(__file__).with_name("foreign_worker.py")
-MEMORY = 48 * 2**20  # that a worker may take for its work, beyond its libraries
+MEMORY = 60 * 2**20  # that a worker may take for its work, beyond its libraries
 TIMEOUT = 60.0  # seconds without a sign of life
 _MISSING = 3  # exit code of the worker where its library is not installed
+# Few threads; freed memory goes back at once, so that its limit is not spent on what is no longer used.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RUST_BACKTRACE": "0",  # a backtrace of faery's needs more memory than there is, and hangs
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**20),
+}
 _EXTRAS = {"h5py": "maqd-snn itself", "faery": "events"}
 
 
-class ForeignFormat(TableFormat):
+class ForeignFormat(CountingFormat):
     """A format that the worker reads with `package`."""
 
     package: str
@@ -39,19 +51,19 @@ class ForeignFormat(TableFormat):
             pass
         command = [sys.executable, "-P", str(WORKER), self.reader, str(path.resolve()), str(MEMORY)]
         process = subprocess.Popen(
-            [*command, str(options.max_bytes)],
+            [*command, str(options.max_bytes), str(int(options.skip_damaged))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **_ENVIRONMENT},
         )
         try:
             assert process.stdout is not None
             head = self._numbers(path, process, 3)
             count, width, height = head
             sensor = (width, height) if width > 0 and height > 0 else None
-            yield Table(count if count >= 0 else None, sensor, self._slices(path, process))
+            yield Table(count if count >= 0 else None, sensor, self._slices(path, process, options))
         finally:
             process.kill()
             process.wait()
@@ -59,10 +71,13 @@ class ForeignFormat(TableFormat):
                 if pipe is not None:
                     pipe.close()
 
-    def _slices(self, path: Path, process: "subprocess.Popen[bytes]") -> Iterator[Events]:
+    def _slices(self, path: Path, process: "subprocess.Popen[bytes]", options: ReadOptions) -> Iterator[Events]:
         while True:
             (count,) = self._numbers(path, process, 1)
             if count == 0:
+                (skipped,) = self._numbers(path, process, 1)
+                if skipped:
+                    skip_bytes(path, options, skipped, f"{skipped} bytes cannot be decoded")
                 return
             events = np.empty(count, EVENT_DTYPE)
             self._fill(path, process, events.view(np.uint8).data)
@@ -93,7 +108,8 @@ class ForeignFormat(TableFormat):
         if code == _MISSING:
             return MissingExtraError(self.package, _EXTRAS[self.package], f"reading {self.title}")
         if code == 1 and said:
-            return EventFileError(path, said.splitlines()[-1])
+            offset, _, reason = said.splitlines()[-1].partition(" ")
+            return EventFileError(path, reason, int(offset) if offset.isdecimal() else None)
         return EventFileError(
             path,
             f"{self.package} crashed on it, or needed more than {MEMORY >> 20} MB beyond the events (exit code "
@@ -126,13 +142,15 @@ class EventStreamFormat(ForeignFormat):
 
 
 class Hdf5Format(ForeignFormat):
-    """Reader of HDF5: t, x, y and p (also in a group such as `events` or `CD/events`), or one dataset of records.
+    """Reader of HDF5: t, x, y and p in a group such as `events`, one dataset of records, or one of four columns.
 
-    DSEC's files have `t_offset`, which is added to every time; their `ms_to_idx` is not needed.
+    DSEC's files have `t_offset`, which is added to every time; their `ms_to_idx` is not needed. Of the two cameras of
+    MVSEC (`davis`) and M3ED (`prophesee`) the left one is read where both are there. Links into other files are
+    refused.
     """
 
     name = "hdf5"
-    title = "HDF5: t, x, y, p in a group, or records (DSEC and others)"
+    title = "HDF5: t, x, y, p in a group, records, or four columns (DSEC, M3ED, MVSEC, v2e)"
     suffixes = (".h5", ".hdf5")
     package, reader = "h5py", "hdf5"
 

@@ -1,7 +1,8 @@
 """NumPy's .npy and .npz: one structured array or four columns, or one array of each of t, x, y and p.
 
 Pickled objects are never loaded. An .npz is a zip archive; its members are inflated slice by slice, and what a member
-declares is held against the size of the file before memory is taken.
+declares is held against the size of the file before memory is taken. With `skip_damaged` the rows before a truncation
+are kept, and the bytes that are missing of what the header declares count as skipped.
 
 Source: NumPy, "A simple file format for NumPy arrays", numpy.lib.format.
 """
@@ -9,48 +10,70 @@ Source: NumPy, "A simple file format for NumPy arrays", numpy.lib.format.
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from maqd_snn.datasets.events.columns import Column, fill_events, find_columns
-from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
+from maqd_snn.datasets.events.columns import (
+    MICROSECONDS,
+    Column,
+    CountingFormat,
+    find_columns,
+    skip_bytes,
+    to_events,
+    unit_of,
+)
+from maqd_snn.datasets.events.recording import EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import SLICE, Table, TableFormat
+from maqd_snn.datasets.events.tables import SLICE, Table
 
 _ORDER = ("t", "x", "y", "p")  # of four columns without names
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream grows more
 _MAX_ROW = 1024  # bytes: no table of events has wider rows
 _MAX_MEMBERS = 1000
+_PIECE = 2**16  # bytes read at a time: what is lost where one cannot be
+_BLOCK = 2**23  # bytes of rows at a time
 
 
 @dataclass
 class _Array:
-    """An array in a file, read from the front."""
+    """An array in a file, read from the front; `damage` says why it ended early."""
 
-    path: Path
     file: IO[bytes]
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    capacity: int  # bytes that its rows may take in this file
+    damage: str = ""
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+    @property
+    def rows(self) -> int:
+        """How many rows the file can hold of those that the header declares."""
+        return min(self.shape[0], max(self.capacity, 0) // self.row_bytes)
 
     def take(self, count: int) -> Column:
-        """Return the next `count` rows."""
-        columns = self.shape[1:]
-        size = count * self.dtype.itemsize * math.prod(columns)
+        """Return the next `count` rows, or those up to the damage."""
+        size = count * self.row_bytes
+        data = bytearray()
         try:
-            data = self.file.read(size)
+            while len(data) < size and (piece := self.file.read(min(_PIECE, size - len(data)))):
+                data += piece
+            if len(data) < size:
+                self.damage = f"truncated: {size - len(data)} bytes of the array are missing"
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-            raise EventFileError(self.path, f"truncated or damaged: {error}") from error
-        if len(data) != size:
-            raise EventFileError(self.path, f"truncated: {size - len(data)} bytes of the array are missing")
-        return np.frombuffer(data, self.dtype).reshape(count, *columns)
+            self.damage = f"truncated or damaged: {error}"
+        rows = len(data) // self.row_bytes
+        return np.frombuffer(data, self.dtype, rows * math.prod(self.shape[1:])).reshape(rows, *self.shape[1:])
 
 
-def _open_array(path: Path, file: IO[bytes], capacity: int) -> _Array:
+def _open_array(path: Path, file: IO[bytes], capacity: int, options: ReadOptions) -> _Array:
     try:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
@@ -67,37 +90,57 @@ def _open_array(path: Path, file: IO[bytes], capacity: int) -> _Array:
         raise EventFileError(path, f"an array of shape {shape}; expected events in rows, of one or four columns", 0)
     if not 1 <= dtype.itemsize <= _MAX_ROW or dtype.subdtype is not None:
         raise EventFileError(path, f"an array of {dtype}; expected numbers, or records of them", 0)
-    size = dtype.itemsize * math.prod(shape)
-    if size > capacity:
-        raise EventFileError(path, f"truncated, or an absurd header: shape {shape} of {dtype} does not fit the file", 0)
-    return _Array(path, file, dtype, shape)
+    array = _Array(file, dtype, shape, capacity - file.tell())
+    missing = (shape[0] - array.rows) * array.row_bytes
+    if missing:
+        reason = f"truncated, or an absurd header: shape {shape} of {dtype} does not fit the file"
+        skip_bytes(path, options, missing, reason, 0)
+    return array
 
 
-def _slices(path: Path, arrays: dict[str, _Array]) -> Iterator[Events]:
-    # `arrays`: one for each of t, x, y, p, or a single one of records or four columns, under the name ""
-    count = next(iter(arrays.values())).shape[0]
-    names = None
-    if "" in arrays and len(arrays[""].shape) == 1:
-        names = find_columns(arrays[""].dtype.names or ())
-        if names is None:
-            reason = f"records of {arrays[''].dtype.names}; expected the fields t, x, y and p"
-            raise EventFileError(path, reason, 0)
-    for first in range(0, count, SLICE):
-        rows = min(SLICE, count - first)
-        if "" not in arrays:
-            columns = {name: array.take(rows) for name, array in arrays.items()}
-        else:
-            block = arrays[""].take(rows)
-            if names:
-                columns = {name: block[of] for name, of in names.items()}
-            else:
-                columns = {name: block[:, at] for at, name in enumerate(_ORDER)}
-        events = np.empty(rows, EVENT_DTYPE)
-        fill_events(path, events, columns, first)
-        yield events
+def _columns_of(path: Path, array: _Array) -> dict[str, Any]:
+    # for each of t, x, y, p its field, or its place among four columns
+    if len(array.shape) == 2:
+        return {name: at for at, name in enumerate(_ORDER)}
+    names = find_columns(array.dtype.names or ())
+    if names is None:
+        raise EventFileError(path, f"records of {array.dtype.names}; expected the fields t, x, y and p", 0)
+    return dict(names)
 
 
-class NpyFormat(TableFormat):
+def _column(block: Column, of: Any) -> Column:
+    return block if of is None else block[:, of] if isinstance(of, int) else block[of]
+
+
+def _slices(
+    path: Path, arrays: dict[str, _Array], again: Callable[[str], AbstractContextManager[_Array]], options: ReadOptions
+) -> Iterator[Events]:
+    # `arrays`: one for each of t, x, y, p, or a single one of records or four columns, under the name ""; `again`
+    # opens one of them anew
+    table = arrays.get("")
+    places = {name: (name, None) for name in _ORDER}
+    if table is not None:
+        places = {name: ("", of) for name, of in _columns_of(path, table).items()}
+    count = min(array.rows for array in arrays.values())
+    row_bytes = sum(array.row_bytes for array in arrays.values())
+    step = max(1, min(SLICE, _BLOCK // row_bytes))
+    name, of = places["t"]
+    unit = MICROSECONDS
+    if count and _column(np.empty((1, *arrays[name].shape[1:]), arrays[name].dtype), of).dtype.kind == "f":
+        with again(name) as other:
+            unit = unit_of(path, (_column(other.take(min(step, count - at)), of) for at in range(0, count, step)))
+    for first in range(0, count, step):
+        blocks = {name: array.take(min(step, count - first)) for name, array in arrays.items()}
+        rows = min(map(len, blocks.values()))
+        columns = {name: _column(blocks[of][:rows], place) for name, (of, place) in places.items()}
+        yield to_events(path, columns, first, options, unit=unit, row_bytes=row_bytes)
+        damage = next((array.damage for array in arrays.values() if array.damage), None)
+        if damage:
+            skip_bytes(path, options, (count - first - rows) * row_bytes, damage)
+            return
+
+
+class NpyFormat(CountingFormat):
     """Reader of .npy: records with fields t, x, y and p, or four columns in this order."""
 
     name = "npy"
@@ -110,11 +153,17 @@ class NpyFormat(TableFormat):
     @contextmanager
     def open_table(self, path: Path, options: ReadOptions) -> Iterator[Table]:
         with open_source(path) as source, path.open("rb") as file:
-            array = _open_array(path, file, source.size)
-            yield Table(array.shape[0], None, _slices(path, {"": array}))
+            array = _open_array(path, file, source.size, options)
+
+            @contextmanager
+            def again(_: str) -> Iterator[_Array]:
+                with path.open("rb") as other:
+                    yield _open_array(path, other, source.size, _uncounted(options))
+
+            yield Table(array.rows, None, _slices(path, {"": array}, again, options))
 
 
-class NpzFormat(TableFormat):
+class NpzFormat(CountingFormat):
     """Reader of .npz: arrays t, x, y and p, or a single array as in .npy."""
 
     name = "npz"
@@ -145,13 +194,29 @@ class NpzFormat(TableFormat):
                 item = members[of]
                 if item.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or item.flag_bits & 1:
                     raise EventFileError(path, f"member {of!r} is encrypted, or compressed in another way than deflate")
-                try:
-                    file = stack.enter_context(archive.open(item))
-                except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, zlib.error) as error:
-                    raise EventFileError(path, f"member {of!r} is damaged: {error}") from error
-                capacity = min(item.file_size, source.size * _DEFLATE_MAX_RATIO)
-                arrays[name] = _open_array(path, file, capacity)
+                arrays[name] = stack.enter_context(_member(path, archive, item, source.size, options))
             lengths = {name: array.shape[0] for name, array in arrays.items()}
             if len(set(lengths.values())) != 1 or ("" not in arrays and any(len(a.shape) > 1 for a in arrays.values())):
                 raise EventFileError(path, f"arrays of different lengths: {lengths}")
-            yield Table(next(iter(lengths.values())), None, _slices(path, arrays))
+
+            def again(name: str) -> AbstractContextManager[_Array]:
+                return _member(path, archive, members[found[name]], source.size, _uncounted(options))
+
+            count = min(array.rows for array in arrays.values())
+            yield Table(count, None, _slices(path, arrays, again, options))
+
+
+@contextmanager
+def _member(
+    path: Path, archive: zipfile.ZipFile, item: zipfile.ZipInfo, size: int, options: ReadOptions
+) -> Iterator[_Array]:
+    try:
+        file = archive.open(item)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, zlib.error) as error:
+        raise EventFileError(path, f"member {item.filename!r} is damaged: {error}") from error
+    with file:
+        yield _open_array(path, file, min(item.file_size, size * _DEFLATE_MAX_RATIO), options)
+
+
+def _uncounted(options: ReadOptions) -> ReadOptions:
+    return ReadOptions(skip_damaged=options.skip_damaged)

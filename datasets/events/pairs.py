@@ -18,17 +18,20 @@ from maqd_snn.datasets.events.source import Bytes
 
 _WRAP = 2**32
 _HALF = 2**31
-_DYNAMIC = 10  # where the state behind the layout begins: [time that wraps added, last raw time or -1]
+_DYNAMIC = 12  # where the state behind the layout begins: [time that wraps added, last raw time or -1]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the fields of an address are.
+    """Where the fields of an address are, and what a camera that counts its pixels from another corner needs.
+
+        address ^= inverted;  x = (address >> shift & mask) - beyond;  y, p alike
 
     Attributes:
         big_endian: byte order of both numbers. address_first: the address comes before the time.
         x, y: (shift, mask). p_shift: bit of the polarity. skipped: words with any of these bits are no events.
-        bad: words with any of these bits are damage (asked first).
+        bad: words with any of these bits are damage (asked first). Both are bits of the address as it is in the file.
+        inverted, beyond: see above; beyond is for (x, y). What becomes negative lies outside every sensor.
     """
 
     big_endian: bool
@@ -38,11 +41,14 @@ class Layout:
     p_shift: int
     skipped: int
     bad: int
+    inverted: int = 0
+    beyond: tuple[int, int] = (0, 0)
 
     def state(self) -> State:
         """Return the state that a file starts with."""
         order = [self.big_endian, not self.address_first]
-        return np.array([*order, *self.x, *self.y, self.p_shift, self.skipped, self.bad, 0, 0, -1], np.int64)
+        kinds = [self.skipped, self.bad, self.inverted]
+        return np.array([*order, *self.x, *self.y, self.p_shift, *kinds, *self.beyond, 0, -1], np.int64)
 
 
 class PairFormat(WordFormat):
@@ -96,8 +102,9 @@ class PairFormat(WordFormat):
         address, time = address[event], time[event]
         falls = np.diff(time, prepend=state[_DYNAMIC + 1]) < -_HALF
         out["t"] = time + state[_DYNAMIC] + (_WRAP * np.cumsum(falls) if falls.any() else 0)
-        out["x"] = address >> state[2] & state[3]
-        out["y"] = address >> state[4] & state[5]
+        address ^= state[9]
+        out["x"] = (address >> state[2] & state[3]) - state[10] & 0xFFFF
+        out["y"] = (address >> state[4] & state[5]) - state[11] & 0xFFFF
         out["p"] = address >> state[6] & 1
 
 
@@ -160,9 +167,10 @@ def _decode(words, state, out, limits, summary):
     x_shift, x_mask = np.uint32(state[2]), np.uint32(state[3])
     y_shift, y_mask = np.uint32(state[4]), np.uint32(state[5])
     p_shift, ignored, bad = np.uint32(state[6]), np.uint32(state[7] | state[8]), np.uint32(state[8])
+    inverted, x_beyond, y_beyond = np.uint32(state[9]), np.uint32(state[10]), np.uint32(state[11])
     width, height, ordered = np.uint32(limits[0]), np.uint32(limits[1]), limits[2] != 0
-    added, last = state[10], state[11]
-    begin, wraps, bads, found = np.int64(0), 0, 0, np.int64(-1)
+    added, last = state[12], state[13]
+    bads, found = 0, np.int64(-1)
     event = np.uint64(0)
     for i in range(len(words) // 2):
         at = np.uint64(i) * np.uint64(2)
@@ -175,13 +183,12 @@ def _decode(words, state, out, limits, summary):
             bads += (address & bad) != 0
             continue
         raw = np.int64(np.uint32(time))
-        if event == 0:
-            begin = raw
         wrap = np.int64(last - raw > 2147483648)
-        x, y = (address >> x_shift) & x_mask, (address >> y_shift) & y_mask
+        address ^= inverted
+        x = np.uint32(((address >> x_shift) & x_mask) - x_beyond) & np.uint32(0xFFFF)
+        y = np.uint32(((address >> y_shift) & y_mask) - y_beyond) & np.uint32(0xFFFF)
         if ((x >= width) | (y >= height) | (ordered & (wrap == 0) & (raw < last))) and found < 0:
             found = np.int64(event)
-        wraps += wrap
         added += wrap << 32
         last = raw
         out[event].t = raw + added
@@ -189,6 +196,6 @@ def _decode(words, state, out, limits, summary):
         out[event].p = np.uint8((address >> p_shift) & 1)
         event += np.uint64(1)
     summary[0], summary[1], summary[2], summary[3] = event, 0, bads, 0
-    if event:
-        summary[4], summary[5], summary[6] = begin, last, wraps
+    if event:  # what is added is whole wraps
+        summary[4], summary[5], summary[6] = out[0].t & 0xFFFFFFFF, last, (added - state[12]) >> 32
     return found

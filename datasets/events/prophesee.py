@@ -39,6 +39,20 @@ def stated_sensor(text: str) -> tuple[int, int] | None:
     return _sides(width[1], height[1]) if width and height else None
 
 
+def stated_byte_order(text: str) -> str | None:
+    """Return the byte order of EVT 2.1 that a RAW header states, in lower case, or None; that of the format counts.
+
+    >>> stated_byte_order("% format EVT21;height=720;width=1280;endianness=legacy"), stated_byte_order("% evt 2.1")
+    ('legacy', None)
+    >>> stated_byte_order("% endianness little")
+    'little'
+    """
+    for pattern in (r"^% format [^\r\n]*;endianness=(\w+)", r"^% endianness (\w+)"):
+        if stated := re.search(pattern, text, re.MULTILINE):
+            return stated[1].lower()
+    return None
+
+
 def _sides(width: str, height: str) -> tuple[int, int] | None:
     sides = int(width), int(height)
     return sides if min(sides) > 0 else None

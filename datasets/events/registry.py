@@ -1,8 +1,11 @@
 """The table of formats, and reading a recording by its content first and its name second."""
 
+import operator
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +42,16 @@ FORMATS: dict[str, EventFormat] = {
 }
 
 _HEAD = 4096
+_LARGEST_US = 2**62  # of a window, and of a time that one begins or ends at
+
+
+@dataclass(frozen=True)
+class Extent:
+    """From when to when a recording has events, and the longest time in it without one, all in microseconds."""
+
+    first_us: int
+    last_us: int
+    gap_us: tuple[int, int]  # (last event before it, first event behind it)
 
 
 def find_format(path: str | os.PathLike[str], format: str | None = None) -> EventFormat:
@@ -86,7 +99,8 @@ def read_recording(
         max_bytes: limit of the decoded array (13 bytes an event), checked before memory is taken.
 
     Raises:
-        EventFileError: no recording, or a damaged one: file, byte offset, reason. MaqdError: unknown format.
+        EventFileError: no recording, or a damaged one: file, byte offset, reason. MaqdError: unknown format; a sensor
+            or limit that is none.
         MissingExtraError: the format needs a package that is not installed.
 
     >>> import tempfile, pathlib
@@ -96,8 +110,8 @@ def read_recording(
     array([(  7, 3, 4, 1), (256, 5, 6, 0)],
           dtype=[('t', '<i8'), ('x', '<u2'), ('y', '<u2'), ('p', 'u1')])
     """
-    entry = find_format(path, format)
-    return entry.read(Path(path), ReadOptions(sensor, skip_damaged, unordered, max_bytes))
+    options = _options(sensor, skip_damaged, unordered, max_bytes)
+    return find_format(path, format).read(Path(path), options)
 
 
 def read_events(
@@ -139,8 +153,9 @@ def stream_events(
     """Yield a recording window by window: the k-th array holds start + k*window <= t < start + (k+1)*window.
 
     The file is read block by block, so it may be larger than memory; one window must fit `max_bytes`. Windows without
-    events come as empty arrays; the last one ends with the last event, or at `stop_us`. The recording must be in order
-    of time; what precedes an error in the file is yielded first.
+    events come as empty arrays, those of a gap in time included (`recording_extent` finds it beforehand); the last one
+    holds the last event, or ends at `stop_us`. The recording must be in order of time; what precedes an error in the
+    file is yielded first.
 
     Args:
         window_us: length of a window, at least 1.
@@ -148,7 +163,7 @@ def stream_events(
         stop_us: end, exclusive; None: the end of the recording.
 
     Raises:
-        As `read_recording`; MaqdError: no length of a window.
+        As `read_recording`; MaqdError: no length of a window, or no time.
 
     >>> import tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
@@ -156,11 +171,71 @@ def stream_events(
     >>> [window["t"].tolist() for window in stream_events(file, 10)]
     [[7, 9], [], [30]]
     """
-    if window_us < 1:
-        raise MaqdError(f"expected a window of at least 1 us, got {window_us}")
-    options = ReadOptions(sensor, skip_damaged, False, max_bytes)
+    window_us = _whole("a window of at least 1 us", window_us, 1, _LARGEST_US)
+    if start_us is not None:
+        start_us = _whole("start_us", start_us, -_LARGEST_US, _LARGEST_US)
+    if stop_us is not None:
+        stop_us = _whole("stop_us", stop_us, -_LARGEST_US if start_us is None else start_us, _LARGEST_US)
+    options = _options(sensor, skip_damaged, False, max_bytes)
     blocks = find_format(path, format).blocks(Path(path), options)
     return _windows(Path(path), blocks, window_us, start_us, stop_us, options)
+
+
+def recording_extent(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    sensor: tuple[int, int] | None = None,
+    skip_damaged: bool = False,
+    max_bytes: int = ReadOptions.max_bytes,
+) -> Extent | None:
+    """Return from when to when a recording has events, read block by block; None where it has none.
+
+    Arguments and errors are those of `read_recording`; the recording must be in order of time.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
+    >>> _ = file.write_bytes(bytes([3, 4, 128, 0, 7, 5, 6, 0, 0, 9, 1, 2, 0, 0, 30]))
+    >>> recording_extent(file)
+    Extent(first_us=7, last_us=30, gap_us=(9, 30))
+    """
+    options = _options(sensor, skip_damaged, False, max_bytes)
+    found: Extent | None = None
+    for block in find_format(path, format).blocks(Path(path), options):
+        times = block["t"]
+        if not len(times):
+            continue
+        before = int(times[0]) if found is None else found.last_us
+        steps = np.diff(times, prepend=before).view(np.uint64)  # no step is negative; one may be beyond 2^63
+        widest = int(steps.argmax())
+        gap = (int(times[widest - 1]) if widest else before, int(times[widest]))
+        if found is not None and found.gap_us[1] - found.gap_us[0] >= gap[1] - gap[0]:
+            gap = found.gap_us
+        found = Extent(int(times[0]) if found is None else found.first_us, int(times[-1]), gap)
+    return found
+
+
+def _options(sensor: Any, skip_damaged: bool, unordered: bool, max_bytes: int) -> ReadOptions:
+    """Return the options of a reader, their types checked: callers are people."""
+    if sensor is not None:
+        try:
+            width, height = (operator.index(side) for side in sensor)
+        except (TypeError, ValueError) as error:
+            raise MaqdError(
+                f"expected sensor as two whole numbers of pixels (width, height), got {sensor!r}"
+            ) from error
+        sensor = width, height
+    return ReadOptions(sensor, bool(skip_damaged), bool(unordered), _whole("max_bytes", max_bytes, 0, _LARGEST_US))
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if not low <= number <= high:
+        raise MaqdError(f"expected {name}, a whole number in {low}..{high}, got {value!r}")
+    return number
 
 
 def _windows(
@@ -173,30 +248,36 @@ def _windows(
 ) -> Iterator[Events]:
     pending: list[Events] = []
     held = 0
-    end: int | None = None if start_us is None else start_us + window_us
+    begin = start_us  # of the window that is being filled
     for block in blocks:
-        if start_us is None:
-            start_us = int(block["t"][0])
-        if end is None:
-            end = start_us + window_us
-        block = block[np.searchsorted(block["t"], start_us) :]
+        if not len(block):
+            continue
+        if begin is None:
+            begin = int(block["t"][0])
+        block = block[np.searchsorted(block["t"], begin) :]
         finished = False
         if stop_us is not None and len(block) and int(block["t"][-1]) >= stop_us:
             finished, block = True, block[: np.searchsorted(block["t"], stop_us)]
-        while len(block) and int(block["t"][-1]) >= end:
-            cut = int(np.searchsorted(block["t"], end))
+        while len(block) and int(block["t"][-1]) >= begin + window_us:
+            begin += window_us
+            cut = int(np.searchsorted(block["t"], begin))
             yield _joined([*pending, block[:cut]])
             pending, held, block = [], 0, block[cut:]
-            end += window_us
         if len(block):
             pending.append(block)
             held += block.nbytes
             if held > options.max_bytes:
                 raise EventFileError(
-                    path, f"one window of {window_us} us holds more than the limit of {options.max_bytes} bytes"
+                    path,
+                    f"one window of {window_us} us holds more than the limit of {options.max_bytes} bytes; take "
+                    "shorter windows, or raise max_bytes",
                 )
         if finished:
             break
+    while stop_us is not None and begin is not None and begin < stop_us:
+        yield _joined(pending)
+        pending = []
+        begin += window_us
     if pending:
         yield _joined(pending)
 

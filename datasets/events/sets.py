@@ -7,6 +7,7 @@ Axis letters: N samples, C channels, H height, W width.
 """
 
 import hashlib
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -24,10 +25,11 @@ from tqdm import tqdm
 
 from maqd_snn.datasets.cards import Card, ImageDataset
 from maqd_snn.datasets.entry import Entry
+from maqd_snn.datasets.events.advice import reworded
 from maqd_snn.datasets.events.frames import FrameScheme, to_frames
 from maqd_snn.datasets.events.recording import EventFileError, Events
 from maqd_snn.datasets.events.registry import read_recording
-from maqd_snn.datasets.events.store import EventStore, Sample, write_store
+from maqd_snn.datasets.events.store import VERSION, EventStore, Sample, far_apart, write_store
 from maqd_snn.datasets.root import not_found
 from maqd_snn.datasets.splits import SPLIT_SEED, Splits
 from maqd_snn.errors import MaqdError
@@ -36,6 +38,11 @@ TRAIN, TEST = 0, 1
 STORES = "stores"  # folder of the stores under the data root
 LABEL_SLACK_US = 10**6  # a label may begin or end this long before the first or after the last event
 LARGEST_LIST = 10  # names of damaged recordings in messages
+LARGEST_CODES = 2**34  # bytes of a dataset's codes, which are in memory
+
+# What the readers make of the bytes of a file. A store that other readers filled is not used: raise it where the events
+# of a format change. 2: polarity and orientation of AEDAT 2.0.
+DECODING = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Source:
         group: recordings of one group (a person, say) are never split between training and validation.
         span: (begin, end) in microseconds of the part of the file that it is, end excluded; None is all of it.
         where: the line of the label file that says so, for messages.
+        problem: why it cannot be read, where the layout alone tells; such sources are only found with `skip_damaged`.
     """
 
     path: str
@@ -55,6 +63,14 @@ class Source:
     group: int
     span: tuple[int, int] | None = None
     where: str = ""
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The recording, for messages and in the store."""
+        if self.problem and self.where:
+            return f"{self.path} ({self.where})"
+        return self.path + (f" {self.span[0]}-{self.span[1]}" if self.span else "")
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,8 @@ class EventSet(Entry, ABC):
         """Return the recordings under `root` in a fixed order; an empty list where the dataset is not there.
 
         Raises:
-            MaqdError: a layout that is there but wrong.
+            MaqdError: a layout that is there but wrong. With `skip_damaged`, what is wrong with one recording alone is
+                the `problem` of its source.
         """
 
     @abstractmethod
@@ -105,6 +122,17 @@ class EventSet(Entry, ABC):
     def base(self) -> str:
         """The name without options."""
         return self.card.name.partition(":")[0]
+
+    @property
+    def frames(self) -> int:
+        """How many samples a recording is, which follow each other in every part."""
+        return self.scheme.slices if self.scheme.layout == "stream" else 1
+
+    @property
+    def hint(self) -> str:
+        """How to load it without its damaged recordings, for messages."""
+        name = self.card.name.removesuffix(":")
+        return f"load '{name}{',' if ':' in name else ':'}damaged=skip' to leave such recordings out"
 
     def read(self, root: Path, *, download: bool) -> tuple[ImageDataset, ImageDataset]:
         """Return (training samples, those for validation included; test samples)."""
@@ -151,12 +179,12 @@ class EventSet(Entry, ABC):
         if skipped := len(store.facts.get("skipped", ())):
             notes.append(f"{skipped:,} damaged left out")
         title = self.card.title + (f" ({'; '.join(notes)})" if notes else "")
-        frames = self.scheme.slices if self.scheme.layout == "stream" else 1
+        frames = self.frames
         return replace(self.card, title=title, train=train * frames, validation=validation * frames, test=test * frames)
 
     def codes(self, store: EventStore, card: Card, part: str, chosen: NDArray[np.int64]) -> ImageDataset:
         """Return some recordings of the store as codes: a sample each, or with layout=stream a sample a slice."""
-        frames = self.scheme.slices if self.scheme.layout == "stream" else 1
+        frames = self.frames
         codes = np.empty((len(chosen), frames, *card.shape), np.uint8)
         for row, index in enumerate(chosen):
             codes[row] = to_frames(store[int(index)], self.sensor, self.scheme).reshape(codes.shape[1:])
@@ -166,14 +194,15 @@ class EventSet(Entry, ABC):
     def store(self, root: Path) -> EventStore:
         """Return the store of the recordings under `root`; it is written where there is none that fits them.
 
-        Where the recordings are gone, a store that is still there is used.
+        Where the recordings are gone, a store that is still there is used, if it is of this sensor and these readers.
 
         Raises:
-            MaqdError: neither recordings nor store; a damaged recording, unless `skip_damaged`.
+            MaqdError: neither recordings nor store; a damaged recording, unless `skip_damaged`; more codes than fit.
         """
         path = self._store_path(root)
         sources = self.find(root)
-        mark = fingerprint(root, sources, self.skip_damaged)
+        self._check_codes(len(sources))
+        mark = fingerprint(root, sources, self.sensor, self.skip_damaged)
         if path.is_file():
             try:
                 store = EventStore(path)
@@ -181,8 +210,15 @@ class EventSet(Entry, ABC):
                 if not sources:
                     raise
             else:
-                if store.facts.get("fingerprint") == mark or not sources:
+                if store.facts.get("fingerprint") == mark:
                     return store
+                try:
+                    if not sources:
+                        self._check_orphan(store)
+                        return store
+                except BaseException:
+                    store.close()
+                    raise
                 store.close()
         if not sources:
             raise not_found(self.base, root, self.expected(), source=f"at {self.card.url}")
@@ -191,6 +227,7 @@ class EventSet(Entry, ABC):
             "dataset": self.base,
             "card": asdict(self.card),
             "fingerprint": mark,
+            "decoding": DECODING,
             "skipped": skipped,  # filled while the recordings are read, written behind them
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "library": f"maqd-snn {version('maqd-snn')}",
@@ -205,6 +242,29 @@ class EventSet(Entry, ABC):
             tqdm.write(f"{self.base}: left out {len(skipped)} damaged recordings: {names}", file=sys.stderr)
         return EventStore(path)
 
+    def _check_codes(self, recordings: int) -> None:
+        """Refuse a scheme whose codes are beyond any memory, before any is taken."""
+        frames = self.frames
+        size = recordings * frames * math.prod(self.card.shape)
+        if size > LARGEST_CODES:
+            raise MaqdError(
+                f"dataset {self.card.name!r}: {recordings:,} recordings as codes of shape "
+                f"{(frames, *self.card.shape) if frames > 1 else self.card.shape} are {size / 2**30:,.0f} GiB, beyond "
+                f"the limit of {LARGEST_CODES // 2**30}; take fewer slices, or downsample=2 or more"
+            )
+
+    def _check_orphan(self, store: EventStore) -> None:
+        """Refuse a store that cannot be made again, if it holds other events than these readers would give."""
+        self._check_codes(len(store))
+        if store.sensor == self.sensor and store.facts.get("decoding") == DECODING:
+            return
+        made = "for a sensor of {} x {} pixels".format(*store.sensor)
+        why = made if store.sensor != self.sensor else "by an earlier version, whose readers gave other events"
+        raise MaqdError(
+            f"{str(store.path)!r} was made {why}, and the recordings that it was made of are gone; get "
+            f"them again: {self.expected()}"
+        )
+
     def _store_path(self, root: Path) -> Path:
         name = f"{self.base}{'-undamaged' if self.skip_damaged else ''}.h5"
         if os.access(root, os.W_OK):
@@ -216,21 +276,19 @@ class EventSet(Entry, ABC):
         last: tuple[str, Events] | None = None  # a file of several recordings is read once
         bar = tqdm(sources, desc=f"{self.base}: recordings into the store", disable=None, leave=False)
         for source in bar:
-            name = source.path + (f" {source.span[0]}-{source.span[1]}" if source.span else "")
             try:
+                if source.problem:
+                    raise EventFileError(root / source.path, source.problem)
                 if last is None or last[0] != source.path:
                     last = source.path, self.decode(root / source.path)
                 events = cut(root / source.path, last[1], source)
             except EventFileError as error:
+                error = reworded(error, {})  # of its advice none is for a dataset
                 if not self.skip_damaged:
-                    raise EventFileError(
-                        error.path,
-                        f"{error.reason}; load '{self.base}:damaged=skip' to leave such recordings out",
-                        error.offset,
-                    ) from error
-                skipped.append([name, str(error)])
+                    raise EventFileError(error.path, f"{error.reason}; {self.hint}", error.offset) from error
+                skipped.append([source.name, str(error)])
                 continue
-            yield Sample(events, source.label, source.part, source.group, name)
+            yield Sample(events, source.label, source.part, source.group, source.name)
 
     def decode(self, path: Path) -> Events:
         """Return the events of one file; raises EventFileError."""
@@ -248,13 +306,18 @@ def cut(path: Path, events: Events, source: Source) -> Events:
     """Return the events of a recording that `source` means.
 
     Raises:
-        EventFileError: there are none, or its span is not inside the recording.
+        EventFileError: there are none, they are too far apart in time, or its span is not inside the recording.
     """
-    if source.span is None:
-        if not len(events):
-            raise EventFileError(path, "the recording holds no events")
-        return events
-    begin, end = source.span
+    inside = events if source.span is None else _inside(path, events, source, source.span)
+    if not len(inside):
+        raise EventFileError(path, "the recording holds no events")
+    if apart := far_apart(inside):
+        raise EventFileError(path, apart)
+    return inside
+
+
+def _inside(path: Path, events: Events, source: Source, span: tuple[int, int]) -> Events:
+    begin, end = span
     first, last = (int(events["t"][0]), int(events["t"][-1])) if len(events) else (0, 0)
     if not (first - LABEL_SLACK_US <= begin < end <= last + LABEL_SLACK_US):
         raise EventFileError(
@@ -267,15 +330,22 @@ def cut(path: Path, events: Events, source: Source) -> Events:
     return inside
 
 
-def fingerprint(root: Path, sources: Sequence[Source], skip_damaged: bool) -> str:
-    """Return a digest of what a store is made of: the files' names, sizes and times of change, and their labels."""
-    digest = hashlib.sha256(f"{skip_damaged}".encode())
-    status: dict[str, os.stat_result] = {}
+def fingerprint(root: Path, sources: Sequence[Source], sensor: tuple[int, int], skip_damaged: bool) -> str:
+    """Return a digest of what a store is made of.
+
+    The files' names, sizes and times of change, and their labels; the sensor; the versions of store and readers.
+    """
+    digest = hashlib.sha256(repr((VERSION, DECODING, sensor, skip_damaged)).encode())
+    status: dict[str, tuple[int, int] | None] = {}
     for source in sources:
         if source.path not in status:
-            status[source.path] = os.stat(root / source.path)
-        of = status[source.path]
-        digest.update(repr((source, of.st_size, of.st_mtime_ns)).encode())
+            try:
+                of = os.stat(root / source.path)
+            except FileNotFoundError:
+                status[source.path] = None
+            else:
+                status[source.path] = of.st_size, of.st_mtime_ns
+        digest.update(repr((source, status[source.path])).encode())
     return digest.hexdigest()
 
 

@@ -93,12 +93,23 @@ def pack(events: Events, sensor: tuple[int, int], where: str) -> Packed:
             "polarities 0 and 1"
         )
     gaps = np.diff(events["t"], prepend=events["t"][:1])
-    if len(gaps) and (gaps.min() < -(2**31) or gaps.max() >= 2**31):
-        raise MaqdError(f"{where}: neighbouring events are 2^31 microseconds or more apart; it is no one recording")
+    if (apart := _far_apart(gaps)) is not None:
+        raise MaqdError(f"{where}: {apart}")
     size = place_bytes(sensor)
     place = np.dtype(f"<u{size}")
     yp = events["y"] | events["p"].astype("<u2") << (8 * size - 1)
     return gaps.astype("<i4"), events["x"].astype(place), yp.astype(place)
+
+
+def far_apart(events: Events) -> str | None:
+    """Return why `pack` would refuse the times of these events, or None."""
+    return _far_apart(np.diff(events["t"]))
+
+
+def _far_apart(gaps: NDArray[np.int64]) -> str | None:
+    if len(gaps) and (gaps.min() < -(2**31) or gaps.max() >= 2**31):
+        return "neighbouring events are 2^31 microseconds (36 minutes) or more apart; it is no one recording"
+    return None
 
 
 def unpack(packed: Packed, start: int) -> Events:

@@ -6,6 +6,8 @@ The input is never changed, no state is kept, and chance comes from the generato
 Axis letters: E events.
 """
 
+import math
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -88,7 +90,12 @@ def scale_time(events: Events, factor: float) -> Events:
         raise MaqdError(f"expected a factor above 0 and below 1e6, got {factor}")
     out = events.copy()
     if len(events):
-        first = events["t"].min()
+        first, last = int(events["t"].min()), int(events["t"].max())
+        if last - first >= 2**63 or first + math.floor((last - first) * factor) >= 2**63:
+            raise MaqdError(
+                f"expected scaled times of 64 bits, got {first}..{last} us times {factor}; take a smaller factor, or "
+                "move the times near zero"
+            )
         out["t"] = first + np.floor((events["t"] - first) * factor).astype(np.int64)
     return out
 
@@ -101,6 +108,8 @@ def shift(events: Events, sensor: Sensor, right: int, down: int) -> Events:
 
 def random_shift(events: Events, sensor: Sensor, largest: int, generator: Generator) -> Events:
     """Return the events moved by up to `largest` pixels in both directions."""
+    if not 0 <= largest <= 2**16:
+        raise MaqdError(f"expected a largest shift of 0 to 65536 pixels, got {largest}")
     right, down = generator.integers(-largest, largest + 1, 2)
     return shift(events, sensor, int(right), int(down))
 
@@ -111,8 +120,10 @@ def warp(events: Events, sensor: Sensor, degrees: float = 0.0, zoom: float = 1.0
     Coordinates are rounded half up; what leaves the sensor is dropped.
     """
     _inside(events, sensor)
-    if not zoom > 0:
-        raise MaqdError(f"expected a zoom above 0, got {zoom}")
+    if not 0 < zoom < 1e6:
+        raise MaqdError(f"expected a zoom above 0 and below 1e6, got {zoom}")
+    if not math.isfinite(degrees):
+        raise MaqdError(f"expected a finite number of degrees, got {degrees}")
     middle_x, middle_y = (sensor[0] - 1) / 2, (sensor[1] - 1) / 2
     x, y = events["x"] - middle_x, events["y"] - middle_y
     cosine, sine = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))

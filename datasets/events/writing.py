@@ -12,13 +12,19 @@ from maqd_snn.datasets.events.recording import Events
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
 
+Sensor = tuple[int, int]  # (width, height) in pixels
 FIELDS = ("t", "x", "y", "p")
 _SLICE = 2**16
 _MOST_OVERFLOWS = 2**24  # words that only move the time on: 38 hours
 
 
-def write_events(path: str | os.PathLike[str], events: Events) -> None:
+def write_events(path: str | os.PathLike[str], events: Events, sensor: Sensor | None = None) -> None:
     """Write events, in the format that the name's suffix tells, atomically.
+
+    Args:
+        path: the file; its suffix is one of `WRITERS`. events: of EVENT_DTYPE.
+        sensor: (width, height) where known. HDF5 keeps it in the attribute `geometry`, as `640x480`, the form that
+            Prophesee's headers have; the other formats have no place for it.
 
     Raises:
         MaqdError: an unknown suffix; events that the format cannot hold; the file cannot be written.
@@ -34,30 +40,32 @@ def write_events(path: str | os.PathLike[str], events: Events) -> None:
     if suffix not in WRITERS:
         raise MaqdError(f"cannot write {str(path)!r}: the suffixes that can be written are: {', '.join(WRITERS)}")
     with atomic_path(path) as temporary:
-        WRITERS[suffix](temporary, events)
+        WRITERS[suffix](temporary, events, sensor)
 
 
-def _write_hdf5(path: Path, events: Events) -> None:
+def _write_hdf5(path: Path, events: Events, sensor: Sensor | None) -> None:
     import h5py
 
     with h5py.File(path, "w") as file:
+        if sensor:
+            file.attrs["geometry"] = np.bytes_(f"{sensor[0]}x{sensor[1]}")
         group = file.create_group("events")
         for name in FIELDS:
             chunks = (min(max(len(events), 1), _SLICE),)
             group.create_dataset(name, data=events[name], chunks=chunks, compression="gzip", shuffle=True)
 
 
-def _write_npz(path: Path, events: Events) -> None:
+def _write_npz(path: Path, events: Events, sensor: Sensor | None) -> None:
     with path.open("wb") as file:
         np.savez_compressed(file, t=events["t"], x=events["x"], y=events["y"], p=events["p"])
 
 
-def _write_npy(path: Path, events: Events) -> None:
+def _write_npy(path: Path, events: Events, sensor: Sensor | None) -> None:
     with path.open("wb") as file:
         np.save(file, events, allow_pickle=False)
 
 
-def _write_csv(path: Path, events: Events) -> None:
+def _write_csv(path: Path, events: Events, sensor: Sensor | None) -> None:
     with path.open("w", encoding="ascii") as file:
         file.write(",".join(FIELDS) + "\n")
         for start in range(0, len(events), _SLICE):
@@ -65,7 +73,7 @@ def _write_csv(path: Path, events: Events) -> None:
             np.savetxt(file, np.stack([part[name].astype(np.int64) for name in FIELDS], axis=1), "%d", ",")
 
 
-def _write_five_byte(path: Path, events: Events) -> None:
+def _write_five_byte(path: Path, events: Events, sensor: Sensor | None) -> None:
     t = events["t"]
     if len(events) and (t.min() < 0 or (np.diff(t) < 0).any() or events["x"].max() > 255 or events["y"].max() > 255):
         raise MaqdError(
@@ -94,7 +102,7 @@ def _write_five_byte(path: Path, events: Events) -> None:
     words.tofile(path)
 
 
-WRITERS: Mapping[str, Callable[[Path, Events], None]] = MappingProxyType(
+WRITERS: Mapping[str, Callable[[Path, Events, Sensor | None], None]] = MappingProxyType(
     {
         ".h5": _write_hdf5,
         ".hdf5": _write_hdf5,

@@ -17,7 +17,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: Options) -> int:
     from maqd_snn.datasets import load_splits
-    from maqd_snn.runs import count_right, read_recipe
+    from maqd_snn.datasets.registry import find_entry
+    from maqd_snn.datasets.root import data_root
+    from maqd_snn.runs import count_recordings, count_right, read_recipe
 
     recipe = read_recipe(options.run)
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
@@ -29,6 +31,14 @@ def _run(options: Options) -> int:
         f"{recipe.name}, {recipe.kind}, {options.part}: {right} of {len(data)} right, accuracy {right / len(data):.4f}"
     )
     result = {"part": options.part, "right": right, "samples": len(data), "accuracy": right / len(data)}
+    frames = getattr(find_entry(recipe.dataset, data_root(options.data_root)), "frames", 1)
+    if frames > 1:  # a recording is a stream of them, classified one step each
+        recordings = len(data) // frames
+        right = count_recordings(options.run, recipe, splits, data, frames)
+        print(
+            f"by the sum of {frames} steps: {right} of {recordings} recordings right, accuracy {right / recordings:.4f}"
+        )
+        result |= {"recordings": recordings, "recordings_right": right}
     write_json(options, {**result, "recipe": asdict(recipe)})
     return 0
 

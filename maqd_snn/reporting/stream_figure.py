@@ -113,6 +113,7 @@ def _scores(
             axes.plot(ends, means[:, label], color=DENSE, linewidth=0.8, zorder=1)
     for label, colour in colours.items():
         axes.plot(ends, means[:, label], color=colour, linewidth=1.8, label=classes[label], zorder=2)
+    axes.margins(y=0.12)  # room for the note on the stable answer
     axes.set_ylabel("mean score so far", fontsize=9, color=INK)
     axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     tidy(axes)
