@@ -402,7 +402,8 @@ def from_spikingjelly(module: nn.Module, input: ops.Input | None = None) -> Inte
     Args:
         module: `nn.Sequential` (nested ones too) of `Conv2d`, `Linear`, `MaxPool2d`, `AvgPool2d`, `Flatten`, `Dropout`
             in eval mode (of torch or SpikingJelly) and of SpikingJelly's `IFNode` and `ILIFNode`, step mode "s", in
-            float32 or float64; or what `to_spikingjelly` returned, in a form of one step.
+            float32 or float64; or what `to_spikingjelly` returned, in a form of one step. After training, round weights
+            and biases: to whole numbers, say.
         input: what the module is fed: shape, range and zero point of the codes. Not needed for `to_spikingjelly`'s.
 
     Raises:

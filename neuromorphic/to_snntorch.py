@@ -18,12 +18,18 @@ def _package() -> Any:
     return snntorch
 
 
-def _leaky(threshold: float) -> nn.Module:
+def _leaky(threshold: float, width: float) -> nn.Module:
+    """Return neurons; their surrogate, an arctangent, has half its height at `width` / pi from the threshold."""
     snntorch = _package()
     instances = snntorch.SpikingNeuron.instances
     before = len(instances)
     neuron: nn.Module = snntorch.Leaky(
-        beta=1.0, threshold=threshold, reset_mechanism="subtract", init_hidden=True, reset_delay=False
+        beta=1.0,
+        threshold=threshold,
+        spike_grad=snntorch.surrogate.atan(alpha=2.0 / width),
+        reset_mechanism="subtract",
+        init_hidden=True,
+        reset_delay=False,
     )
     del instances[before:]  # a list on the class, which would keep all neurons ever made
     return neuron
@@ -38,7 +44,7 @@ def _unit(charge: Charge, threshold: float) -> Neurons:
         spikes: Tensor = neuron(current + extra)
         return spikes
 
-    return Neurons(charge, _leaky(threshold), step)
+    return Neurons(charge, _leaky(threshold, width=threshold), step)
 
 
 class Thermometer(nn.Module):
@@ -47,7 +53,7 @@ class Thermometer(nn.Module):
     def __init__(self, charge: Charge) -> None:
         super().__init__()
         self.levels, self.unit = charge.levels, float(2**charge.exponent)
-        self.neuron = _leaky(1.0)
+        self.neuron = _leaky(1.0, width=self.unit)
         self.register_buffer("a", torch.from_numpy(charge.a).double())
         self.register_buffer("d", torch.from_numpy(charge.d).double())
 
@@ -69,12 +75,40 @@ def _rest(model: nn.Module) -> None:
 def to_snntorch(net: IntegerNetwork, form: str = "graded", schedule: str = "exact") -> ForeignNetwork:
     """Return the network as modules of snnTorch (`snntorch.Leaky`, torch products), in float64, from rest each call.
 
+    level(z) = clip(floor((a z + d) / 2^e), 0, n): `graded` computes it in one step; with `unit`, a neuron of threshold
+    n 2^e hears a z + d for n steps and fires level(z) times. Both give the scores of `net`, to the last bit; the
+    schedule `free` does not, see `schedule_errors`.
+
+    The modules can be trained on. Parameters are the weights of products and the class biases, whole numbers at first;
+    a, d and thresholds are constants. Gradients pass the neurons by snnTorch's `surrogate.atan`, as wide as one level.
+    Scores are large: divide them before a softmax, by their standard deviation, say.
+
     Args:
         net: the integer network; levels from 0.
         form: `graded` (one step, n neurons for n levels) or `unit` (n steps, one neuron, unit spikes).
         schedule: of `unit`: `exact` (layer after layer) or `free` (all layers in the same n steps; counts differ).
 
+    Returns:
+        A module from integer codes (B, *input shape), in the range of the network's input, to scores (B, classes),
+        float64, in units of the integer network's; codes of another kind are a MaqdError, as in `net`.
+
     Raises:
-        MaqdError: signed levels, thresholds that no charge reproduces, an unknown form. MissingExtraError.
+        MaqdError: signed levels; thresholds that no charge reproduces; an op that has no module; an unknown form or
+            schedule; `free` with the form `graded`, or where layers have different numbers of levels.
+        MissingExtraError: snnTorch is not installed.
+
+    >>> from maqd_snn.integer import ops
+    >>> net = IntegerNetwork([
+    ...     ops.Input("in", shape=(1,), high=9),
+    ...     ops.Linear("fc", ("in",), torch.tensor([[2], [-1]])),
+    ...     ops.Threshold("spike", ("fc",), torch.tensor([[3, 9], [-2, -4]]), torch.tensor([1, -1])),
+    ...     ops.Readout("scores", ("spike",), torch.tensor([0, 1])),
+    ... ])
+    >>> module, codes = to_snntorch(net, "unit"), torch.tensor([[0], [2], [9]])
+    >>> net(codes).tolist() == module(codes).tolist(), module(codes).tolist()
+    (True, [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])
+    >>> module(codes).sum().backward()
+    >>> [bool(parameter.grad.any()) for parameter in module.parameters()]
+    [True, True]
     """
     return ForeignNetwork(net, Library("snntorch", _unit, Thermometer, _rest), form, schedule)

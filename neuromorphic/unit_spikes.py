@@ -11,11 +11,17 @@ subtraction, fed the constant current a z + d for n steps, with the threshold n 
   charge comes late; `schedule_errors` measures it, layer by layer.
 
 All numbers are integers or halves below 2^53 in float64, so nothing rounds.
+
+They can be trained on: product weights and class biases are parameters, a and d are constants of the neurons. The
+backward is the library's own surrogate, as wide as one level of charge. Where a neuron has a single threshold, how wide
+a level is follows from nothing: it is taken from the spread of the accumulator, see `SPREADS`.
 Axis letters: B batch, C channels, n steps.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +31,7 @@ from torch import Tensor, nn
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, ops
+from maqd_snn.integer.execute import check_input
 from maqd_snn.integer.geometry import FLOAT64_EXACT
 from maqd_snn.integer.ops import Op
 from maqd_snn.neuromorphic.quant_fit import fit_quant
@@ -44,8 +51,16 @@ class Charge:
     levels: int
 
 
-def charge_of(op: ops.Threshold, bound: int) -> Charge:
+def charge_of(op: ops.Threshold, bound: int, spread: float = 1.0) -> Charge:
     """Return the integers of a layer's neurons; proved at both sides of every threshold.
+
+    Several thresholds say how much charge one level is. A single one at theta does not: level(z) is also that of
+    floor((a z + d) / (2^k 2^e)) for a larger d. k = round(log2(spread)) makes a level as wide as the accumulator's
+    spread, which is no matter of the forward, but the width of the surrogate in the backward.
+
+    Args:
+        op: (C, n) thresholds. bound: largest magnitude of z. spread: standard deviation of z, from 1 to bound; what is
+            beyond is taken as that.
 
     Raises:
         MaqdError: levels that do not start at 0; a channel whose thresholds no charge reproduces exactly.
@@ -55,6 +70,9 @@ def charge_of(op: ops.Threshold, bound: int) -> Charge:
     >>> level = np.clip((charge.a[0] * z + charge.d[0]) >> charge.exponent, 0, 3)
     >>> [int(z[level >= j].min()) for j in (1, 2, 3)]
     [3, 6, 9]
+    >>> op = ops.Threshold("s", ("z",), torch.tensor([[3]]), torch.tensor([1]))
+    >>> [charge_of(op, 20, spread).exponent for spread in (1, 8)]
+    [8, 11]
     """
     if op.low != 0:
         raise MaqdError(
@@ -70,9 +88,11 @@ def charge_of(op: ops.Threshold, bound: int) -> Charge:
     )
     wrong = np.ones(len(theta), bool)
     multiplier, offset = fit.multiplier.astype(np.float64), fit.offset.astype(np.float64)
-    for exponent in range(8, LARGEST_EXPONENT + 1, 4):
+    wider = round(math.log2(min(max(spread, 1.0), bound))) if n == 1 and bound > 0 else 0
+    for steep in range(8, LARGEST_EXPONENT + 1, 4):
+        exponent = steep + wider
         scale = 2.0**exponent
-        a, d = np.rint(multiplier * scale), np.rint((offset + 0.5) * scale)
+        a, d = np.rint(multiplier * 2.0**steep), np.rint((offset + 0.5) * 2.0**steep) + scale - 2.0**steep
         # The membrane of n steps, and a half for readers that fire above the threshold only, must fit float64.
         if (
             float((np.abs(a) * bound + np.abs(d)).max()) * 4 * n * n >= FLOAT64_EXACT
@@ -88,6 +108,27 @@ def charge_of(op: ops.Threshold, bound: int) -> Charge:
         f"{op.name}: no charge reproduces the thresholds of channel {int(np.argmax(wrong))} exactly; their steps are "
         "too uneven for a neuron with one threshold (use the thermometer form of NIR)"
     )
+
+
+def _of_product(op: ops.Conv2d | ops.Linear, given: Sequence[float]) -> float:
+    return given[0] * math.sqrt(float(op.weight.double().square().sum()) / len(op.weight))
+
+
+# A rule of thumb for the standard deviation of an op's output, from those of its inputs: codes and levels spread evenly
+# over their range, all independent. It is a property of the graph, not of a batch.
+SPREADS: Mapping[type[Op], Callable[[Any, Sequence[float]], float]] = MappingProxyType(
+    {
+        ops.Input: lambda op, given: (op.high - op.low) / math.sqrt(12),
+        ops.Conv2d: _of_product,
+        ops.Linear: _of_product,
+        ops.Threshold: lambda op, given: math.sqrt(op.levels * (op.levels + 2) / 12),
+        ops.MaxPool2d: lambda op, given: given[0],
+        ops.SumPool2d: lambda op, given: given[0] * math.sqrt(math.prod(op.kernel)),
+        ops.Add: lambda op, given: math.hypot(*given),
+        ops.Flatten: lambda op, given: given[0],
+        ops.Readout: lambda op, given: given[0],
+    }
+)
 
 
 class Neurons(nn.Module):
@@ -130,24 +171,36 @@ class Library:
 
 
 class ForeignNetwork(nn.Module):
-    """An integer network of a library's modules; codes in, class scores out, float64. See `to_snntorch`."""
+    """An integer network of a library's modules; codes in, class scores out, float64. See `to_snntorch`.
+
+    Attributes:
+        net: the network it was made from. steps: of the form `unit`; the largest n. parts: the modules; `part(op)` is
+        that of an op.
+    """
 
     def __init__(self, net: IntegerNetwork, library: Library, form: str, schedule: str) -> None:
         super().__init__()
         for value, choices, what in ((form, FORMS, "form"), (schedule, SCHEDULES, "schedule")):
             if value not in choices:
                 raise MaqdError(f"unknown {what} {value!r}; the choices are: {', '.join(choices)}")
+        if form == "graded" and schedule != "exact":
+            raise MaqdError(
+                f"form 'graded' has one step and no schedule, got schedule {schedule!r}; "
+                "pass form='unit', or leave the schedule out"
+            )
         self.net, self.library, self.form, self.schedule = net, library, form, schedule
         self.parts = nn.ModuleDict()
         self._key: dict[str, str] = {}
         levels: set[int] = set()
+        spreads: dict[str, float] = {}
         for index, op in enumerate(net.ops):
             if type(op) not in MODULES:
                 raise MaqdError(f"{op.name}: there is no module for a {type(op).__name__}")
             self._key[op.name] = f"m{index:02d}_" + "".join(c if c.isalnum() else "_" for c in op.name)
+            spreads[op.name] = SPREADS[type(op)](op, [spreads[name] for name in op.inputs])
             part: nn.Module | None
             if isinstance(op, ops.Threshold):
-                charge = charge_of(op, net.bounds[op.inputs[0]])
+                charge = charge_of(op, net.bounds[op.inputs[0]], spreads[op.inputs[0]])
                 levels.add(charge.levels)
                 unit = form == "unit"
                 theta = float(charge.levels * 2**charge.exponent if schedule == "exact" else 2**charge.exponent)
@@ -162,25 +215,36 @@ class ForeignNetwork(nn.Module):
         self.eval()
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Return class scores (B, classes), float64, for integer codes (B, *input shape)."""
+        """Return class scores (B, classes), float64, for integer codes (B, *input shape).
+
+        Raises:
+            MaqdError: codes of the wrong shape or type, or outside the input's range.
+        """
         return self.trace(codes)[self.net.ops[-1].name]
 
-    @torch.no_grad()
     def trace(self, codes: Tensor) -> dict[str, Tensor]:
-        """Return every op's output by name; of neurons the levels, or the number of their spikes."""
+        """Return every op's output by name; of neurons the levels, or the number of their spikes.
+
+        Raises:
+            MaqdError: codes of the wrong shape or type, or outside the input's range.
+        """
+        check_input(self.net.input, codes)
         self.library.rest(self)
         inputs = codes.double() - self.net.input.zero_point  # in uint8 the difference would wrap around
-        if self.form == "unit" and self.schedule == "free":
-            return self._free(inputs)
-        outputs: dict[str, Tensor] = {}
-        for op in self.net.ops:
-            values = [outputs[name] for name in op.inputs]
-            outputs[op.name] = inputs if isinstance(op, ops.Input) else self._compute(op, values)
+        outputs = (self._free if self.schedule == "free" else self._in_turn)(inputs)
+        self.library.rest(self)  # membranes hold the graph of the backward, with which no module can be copied
         return outputs
 
     def part(self, op: Op) -> nn.Module:
         """Return the module of an op."""
         return self.parts[self._key[op.name]]
+
+    def _in_turn(self, inputs: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = {}
+        for op in self.net.ops:
+            values = [outputs[name] for name in op.inputs]
+            outputs[op.name] = inputs if isinstance(op, ops.Input) else self._compute(op, values)
+        return outputs
 
     def _compute(self, op: Op, values: list[Tensor]) -> Tensor:
         if isinstance(op, ops.Add):
@@ -234,8 +298,40 @@ class ScheduleError:
     mean_difference: float
 
 
+@torch.no_grad()
 def schedule_errors(model: ForeignNetwork, codes: Tensor) -> list[ScheduleError]:
-    """Return how many spike counts, and at the end class scores, of a model differ from the integer network's."""
+    """Return how many spike counts, and at the end class scores, of a model differ from the integer network's.
+
+    mismatches = #{i: count_i != level_i}, mean_difference = mean_i abs(count_i - level_i), over all i of a layer:
+    samples, channels and positions.
+
+    Args:
+        model: of `to_snntorch` or `to_spikingjelly`. It is compared with the network that it was made from, so what was
+            trained since shows as errors, too.
+        codes: (B, *input shape) integers in the range of the network's input.
+
+    Returns:
+        One entry for every layer of neurons, in their order, and one for the class scores (in units of a score).
+
+    Raises:
+        MaqdError: codes of the wrong shape or type, or outside the input's range.
+
+    >>> from maqd_snn.neuromorphic import to_snntorch
+    >>> net = IntegerNetwork([
+    ...     ops.Input("in", shape=(1,), high=9),
+    ...     ops.Linear("fc1", ("in",), torch.tensor([[1]])),
+    ...     ops.Threshold("spike1", ("fc1",), torch.tensor([[2, 4]]), torch.tensor([1])),
+    ...     ops.Linear("fc2", ("spike1",), torch.tensor([[2]])),
+    ...     ops.Threshold("spike2", ("fc2",), torch.tensor([[1, 2]]), torch.tensor([1])),
+    ... ])
+    >>> codes = torch.arange(10)[:, None]
+    >>> [entry.mismatches for entry in schedule_errors(to_snntorch(net, "unit"), codes)]
+    [0, 0]
+    >>> for entry in schedule_errors(to_snntorch(net, "unit", "free"), codes):
+    ...     print(entry.name, entry.mismatches, "of", entry.values, entry.mean_difference)
+    spike1 0 of 10 0.0
+    spike2 2 of 10 0.2
+    """
     ours, truth = model.trace(codes), model.net.trace(codes)
     found = []
     for op in model.net.ops:
@@ -274,11 +370,10 @@ class Bias(nn.Module):
 
     def __init__(self, bias: Tensor) -> None:
         super().__init__()
-        self.register_buffer("bias", bias.double())
+        self.bias = nn.Parameter(bias.double())
 
     def forward(self, z: Tensor) -> Tensor:
-        total: Tensor = z + self.get_buffer("bias")
-        return total
+        return z + self.bias
 
 
 MODULES: Mapping[type[Op], Callable[[Any], nn.Module | None]] = {

@@ -333,11 +333,40 @@ def test_other_forms_of_to_spikingjelly_are_refused(make_model):
         from_spikingjelly(model)
 
 
+@pytest.mark.parametrize("step", [1.0, 0.125])
+@pytest.mark.parametrize(("form", "act_states"), [("graded", 2), ("graded", 4), ("unit", 2)])
+def test_what_was_trained_on_in_spikingjelly_comes_back_once_rounded(form, act_states, step, few_digits):
+    codes, labels = few_digits.train.codes[:64], few_digits.train.labels[:64]
+    trained = maqd_snn.build(
+        "vgg", input_shape=(1, 8, 8), classes=10, act_states=act_states, weight_states=3, plan="6-M-8"
+    )
+    trained.train()(codes)
+    net = fold(trained.eval())
+    model = to_spikingjelly(net, form)
+    before = fingerprint(from_spikingjelly(model))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(codes) / 30, labels).backward()
+        optimizer.step()
+    with pytest.raises(MaqdError, match="its sums are not exact: they can reach"):
+        from_spikingjelly(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.div_(step).round_().mul_(step)
+        scores = model(codes)
+    back = from_spikingjelly(model)
+    assert back.provenance["score_unit"] == step
+    assert torch.equal(back(codes) * step, scores)
+    assert fingerprint(back) != before
+    assert not torch.equal(scores, net(codes).double())
+
+
 def test_what_was_trained_on_in_spikingjelly_and_is_no_longer_exact_is_refused(make_model):
     net = fold(make_model("mlp", 2, 3))
     readout, spikes = net.ops[-1], next(op for op in net.ops if isinstance(op, ops.Threshold))
     model = to_spikingjelly(net)
-    model.part(readout).bias.fill_(1e-20)
+    model.part(readout).bias.data.fill_(1e-20)
     with pytest.raises(MaqdError, match=f"{readout.name}: its sums are not exact"):
         from_spikingjelly(model)
     model = to_spikingjelly(net)
@@ -363,7 +392,7 @@ def test_branches_and_biases_without_a_common_step_are_refused(make_model):
     model = to_spikingjelly(net)
     codes = torch.randint(0, 10, (20, 6))
     assert torch.equal(from_spikingjelly(model)(codes), net(codes))
-    model.part(net.ops[-1]).bias += 0.5
+    model.part(net.ops[-1]).bias.data += 0.5
     with pytest.raises(MaqdError, match="s: its bias must be whole numbers, since no product lies before it"):
         from_spikingjelly(model)
 

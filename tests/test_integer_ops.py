@@ -1,5 +1,6 @@
 """The ops of an integer network: oracle and fast executor against loops over every output and tap; what is refused."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from maqd_snn import fold
 from maqd_snn.errors import MaqdError
 from maqd_snn.integer import IntegerNetwork, execute, int8, ops
 from maqd_snn.integer.execute import ROUTES, TORCH
@@ -699,3 +701,14 @@ def test_every_integer_type_of_codes_gives_the_same(dtype: torch.dtype) -> None:
     expected = codes.flatten(1) - 7
     assert torch.equal(NET(codes.to(dtype)), expected)
     np.testing.assert_array_equal(NET.reference(codes.to(dtype).numpy()), expected.numpy())
+
+
+def test_a_network_that_has_run_can_be_copied(make_model: Any, random_codes: Any) -> None:
+    net = fold(make_model("vgg", 2, 3))
+    codes = random_codes(net, 3)
+    scores = net(codes)
+    other = copy.deepcopy(net)
+    assert other is not net
+    assert torch.equal(other(codes), scores)
+    other.provenance["recipe"] = "another"
+    assert "recipe" not in net.provenance

@@ -1,5 +1,6 @@
 """Native modules of snnTorch and SpikingJelly: no count differs, but for free-running layers, which are measured."""
 
+import copy
 import sys
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import maqd_snn
 from maqd_snn import MaqdError, MissingExtraError, fold
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.neuromorphic import schedule_errors, to_snntorch, to_spikingjelly
@@ -16,6 +19,24 @@ from maqd_snn.neuromorphic.unit_spikes import charge_of
 pytest.importorskip("snntorch")
 pytest.importorskip("spikingjelly")
 LIBRARIES = [to_snntorch, to_spikingjelly]
+FORMS = [("graded", "exact"), ("unit", "exact"), ("unit", "free")]
+
+
+def digits_network(act_states, codes, family="mlp", plan="16-12"):
+    """Return the integer network of a model that has seen `codes` once."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = maqd_snn.build(
+            family,
+            input_shape=(1, 8, 8),
+            input_range=(0, 16),
+            classes=10,
+            act_states=act_states,
+            weight_states=3,
+            plan=plan,
+        )
+    model.train()(codes)
+    return fold(model.eval())
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -69,6 +90,77 @@ def test_the_neurons_are_the_libraries_own(make_model, random_codes):
     assert torch.equal(to_snntorch(net).to("cpu").double()(codes), net(codes).double())  # a module like any other
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("form", "schedule"), FORMS)
+@pytest.mark.parametrize(("family", "act_states"), [("mlp", 2), ("vgg", 3), ("resnet", 4)])
+def test_gradients_reach_every_weight(library, form, schedule, family, act_states, make_model, random_codes):
+    net = fold(make_model(family, act_states, 3))
+    codes = random_codes(net, 16)
+    model = library(net, form, schedule)
+    products = [op.name for op in net.ops if isinstance(op, ops.Conv2d | ops.Linear)]
+    assert len(list(model.parameters())) == len(products) + 1  # and the class bias
+    for mode in (False, True):
+        scores = model.train(mode)(codes)
+        assert scores.dtype == torch.float64
+        if schedule == "exact":
+            assert np.array_equal(scores.detach().numpy(), net.reference(codes.numpy()))
+        model.zero_grad()
+        nn.functional.cross_entropy(scores / scores.detach().std(), torch.arange(16) % 5).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+    assert type(copy.deepcopy(model)(codes)) is torch.Tensor  # no membrane holds on to the graph
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("form", "schedule"), FORMS)
+@pytest.mark.parametrize("act_states", [2, 4])
+@pytest.mark.parametrize("which", ["all", "first"])
+def test_training_goes_on_in_the_library(library, form, schedule, act_states, which, few_digits):
+    codes, labels = few_digits.train.codes[:64], few_digits.train.labels[:64]
+    net = digits_network(act_states, codes)
+    model = library(net, form, schedule)
+    truth = net(codes).double()
+    if schedule == "exact":
+        assert torch.equal(model(codes), truth)
+    weights = list(model.parameters())[: 1 if which == "first" else None]
+    optimizer = torch.optim.Adam(weights, lr=2.0 if which == "first" else 0.05)
+    losses = []
+    for _ in range(16):
+        loss = nn.functional.cross_entropy(model(codes) / truth.std(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0], losses
+    errors = schedule_errors(model, codes)  # it is compared with what it was made from
+    assert errors[-1].mismatches > 0
+
+
+@pytest.mark.parametrize("act_states", [2, 3, 16])
+def test_a_surrogate_is_as_wide_as_the_accumulators_spread(act_states, few_digits):
+    # SpikingJelly's passes a gradient within the levels, and nothing beyond.
+    codes = few_digits.train.codes[:64]
+    net = digits_network(act_states, codes, "resnet", "8-12")
+    model = to_spikingjelly(net)
+    values = model.trace(codes)
+    for op in net.ops:
+        if isinstance(op, ops.Threshold):
+            z = values[op.inputs[0]].detach().requires_grad_()
+            part = model.part(op)
+            part(z).sum().backward()
+            assert 0.15 < float((z.grad != 0).double().mean()) < 0.95, op.name
+
+
+@given(st.integers(-61, 61), st.sampled_from([1, -1]), st.floats(0.1, 200))
+def test_a_spread_changes_no_spike(theta, sign, spread):
+    z = np.arange(-60, 61)
+    op = ops.Threshold("s", ("z",), torch.tensor([[theta]]), torch.tensor([sign]))
+    charge = charge_of(op, 60, spread)
+    spikes = np.clip((charge.a[0] * z + charge.d[0]) >> charge.exponent, 0, 1)
+    assert spikes.tolist() == (z * sign >= theta * sign).tolist()
+
+
 @given(
     st.lists(st.integers(-50, 50), min_size=1, max_size=1),
     st.floats(0.02, 3),
@@ -103,6 +195,25 @@ def test_what_cannot_be_expressed_is_refused(make_model):
         to_snntorch(net, "rate")
     with pytest.raises(MaqdError, match="unknown schedule 'fast'; the choices are: exact, free"):
         to_spikingjelly(net, "unit", "fast")
+    with pytest.raises(MaqdError, match=r"'graded' has one step and no schedule, got schedule 'free'; pass form="):
+        to_snntorch(net, schedule="free")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("form", "schedule"), FORMS)
+def test_codes_are_checked_as_the_network_checks_them(library, form, schedule, make_model, random_codes):
+    net = fold(make_model("mlp", 3, 3))
+    codes = random_codes(net, 4)
+    model = library(net, form, schedule)
+    for wrong, message in (
+        (torch.full_like(codes, 999), r"input codes must lie in 0\.\.255, got values in 999\.\.999"),
+        (codes - 1, r"input codes must lie in 0\.\.255, got values in -1\.\."),
+        (codes.float(), r"input codes must be an integer tensor, got torch\.float32"),
+        (codes[:, 0], r"input codes must have shape \(batch, 1, 5, 4\), got \(4, 5, 4\)"),
+    ):
+        for function in (net, model, model.trace, lambda codes: schedule_errors(model, codes)):
+            with pytest.raises(MaqdError, match=message):
+                function(wrong)
 
 
 @pytest.mark.parametrize(("library", "package"), [(to_snntorch, "snntorch"), (to_spikingjelly, "spikingjelly")])

@@ -3,10 +3,11 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
+import copy
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -74,6 +75,10 @@ class IntegerNetwork:
     def __repr__(self) -> str:
         lines = [f"  {op.name}: {type(op).__name__} -> {self.shapes[op.name]}" for op in self.ops]
         return "IntegerNetwork(\n" + "\n".join(lines) + "\n)"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the network without what it has prepared to run; ops are frozen, so they are shared."""
+        return type(self)(self.ops, copy.deepcopy(self.provenance, memo))
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Return the integer class scores (B, classes), int64, for integer codes (B, *input shape), on their device.
