@@ -89,6 +89,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             "network.nirdata",
             write_nir_events,
             "nir",
+            usual=True,
             cannot="what nir cannot; needs nir 1.0.8; 1 to 1,024 samples",
         ),
         "onnx": Format(
