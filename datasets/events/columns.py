@@ -1,4 +1,4 @@
-"""Tables of events in files of other programs: which column is which, columns to events, and what is left out.
+"""Tables of events in files of other programs: which column is which, and columns to events.
 
 Times are whole numbers of microseconds, or floating point. Floating-point times with a fraction among them are seconds,
 rounded half up to microseconds. Where all are whole numbers, and one of them is 1000 or more, they are microseconds:
@@ -8,15 +8,14 @@ thousand events); a fraction in a later part of a column of microseconds is an e
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions, Recording
-from maqd_snn.datasets.events.tables import TableFormat
+from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
+from maqd_snn.datasets.events.tables import skip_bytes
 
 NAMES: dict[str, tuple[str, ...]] = {
     "t": ("t", "ts", "time", "timestamp", "timestamps", "t_us"),
@@ -29,29 +28,6 @@ SECONDS, MICROSECONDS = 10**6, 1  # what times are multiplied by
 _LARGEST_US = 2**62
 
 Column = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class CountingOptions(ReadOptions):
-    """Options of one reading, with the bytes left out so far in `skipped[0]`."""
-
-    skipped: list[int] = field(default_factory=lambda: [0])
-
-
-class CountingFormat(TableFormat):
-    """A format of tables that leaves out damaged parts, with `skip_bytes`, and counts them."""
-
-    def read(self, path: Path, options: ReadOptions) -> Recording:
-        counting = CountingOptions(**vars(options))
-        return replace(super().read(path, counting), skipped_bytes=counting.skipped[0])
-
-
-def skip_bytes(path: Path, options: ReadOptions, length: int, reason: str, offset: int | None = None) -> None:
-    """Count `length` bytes that are left out, or raise where damage is not to be skipped."""
-    if not options.skip_damaged:
-        raise EventFileError(path, reason, offset)
-    if isinstance(options, CountingOptions):
-        options.skipped[0] += length
 
 
 def find_columns(names: Mapping[str, object] | tuple[str, ...]) -> dict[str, str] | None:

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maqd_snn.datasets.events.columns import CountingFormat, skip_bytes
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import Table
+from maqd_snn.datasets.events.tables import Table, TableFormat, skip_bytes
 from maqd_snn.errors import MissingExtraError
 
 WORKER = Path(__file__).with_name("foreign_worker.py")
@@ -39,7 +38,7 @@ _ENVIRONMENT = {
 _EXTRAS = {"h5py": "maqd-snn itself", "faery": "events"}
 
 
-class ForeignFormat(CountingFormat):
+class ForeignFormat(TableFormat):
     """A format that the worker reads with `package`."""
 
     package: str

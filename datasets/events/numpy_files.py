@@ -21,15 +21,13 @@ import numpy as np
 from maqd_snn.datasets.events.columns import (
     MICROSECONDS,
     Column,
-    CountingFormat,
     find_columns,
-    skip_bytes,
     to_events,
     unit_of,
 )
 from maqd_snn.datasets.events.recording import EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import SLICE, Table
+from maqd_snn.datasets.events.tables import SLICE, Table, TableFormat, skip_bytes
 
 _ORDER = ("t", "x", "y", "p")  # of four columns without names
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream grows more
@@ -140,7 +138,7 @@ def _slices(
             return
 
 
-class NpyFormat(CountingFormat):
+class NpyFormat(TableFormat):
     """Reader of .npy: records with fields t, x, y and p, or four columns in this order."""
 
     name = "npy"
@@ -163,7 +161,7 @@ class NpyFormat(CountingFormat):
             yield Table(array.rows, None, _slices(path, {"": array}, again, options))
 
 
-class NpzFormat(CountingFormat):
+class NpzFormat(TableFormat):
     """Reader of .npz: arrays t, x, y and p, or a single array as in .npy."""
 
     name = "npz"

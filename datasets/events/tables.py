@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,8 +25,23 @@ class Table:
     slices: Iterator[Events]
 
 
+@dataclass(frozen=True)
+class CountingOptions(ReadOptions):
+    """Options of one reading, with the bytes left out so far in `skipped[0]`."""
+
+    skipped: list[int] = field(default_factory=lambda: [0])
+
+
+def skip_bytes(path: Path, options: ReadOptions, length: int, reason: str, offset: int | None = None) -> None:
+    """Count `length` bytes that are left out, or raise where damage is not to be skipped."""
+    if not options.skip_damaged:
+        raise EventFileError(path, reason, offset)
+    if isinstance(options, CountingOptions):
+        options.skipped[0] += length
+
+
 class TableFormat(EventFormat):
-    """A format whose events come in slices."""
+    """A format whose events come in slices; what cannot be decoded is left to `skip_bytes`."""
 
     largest: ClassVar[tuple[int, int]] = (2**16, 2**16)
 
@@ -35,6 +50,7 @@ class TableFormat(EventFormat):
         """Open the file and check what it declares."""
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
+        options = counting = CountingOptions(**vars(options))
         with self.open_table(path, options) as table:
             sensor = options.sensor or table.sensor
             dropped, parts, total = [0], [], 0
@@ -53,7 +69,7 @@ class TableFormat(EventFormat):
         elif total < len(events):
             events.resize(total, refcheck=False)
         check_not_empty(path, total, options)
-        return Recording(events, sensor, self.name, 0, dropped[0])
+        return Recording(events, sensor, self.name, counting.skipped[0], dropped[0])
 
     def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
         total = 0

@@ -20,16 +20,14 @@ from maqd_snn.datasets.events.columns import (
     LEAST_US,
     MICROSECONDS,
     SECONDS,
-    CountingFormat,
     ambiguous_reason,
     find_columns,
-    skip_bytes,
 )
 from maqd_snn.datasets.events.decoding import impossible_reason
 from maqd_snn.datasets.events.inspection import BEGINNING, first_impossible, limits_of
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import Source, open_source
-from maqd_snn.datasets.events.tables import Table
+from maqd_snn.datasets.events.tables import Table, TableFormat, skip_bytes
 
 _BLOCK = 2**18  # bytes at a time; also the longest line
 _DIGITS = 18  # of a number, so that it fits 64 bits
@@ -57,7 +55,7 @@ class _Numbers:
     wrong: NDArray[np.bool_]
 
 
-class TextFormat(CountingFormat):
+class TextFormat(TableFormat):
     """Reader of CSV and other text."""
 
     name = "csv"
