@@ -861,6 +861,10 @@ def test_text_report_tells_a_problem_and_a_failure() -> None:
     text = text_report(report)
     assert "nir    FAILED: 2 of 300" in text
     assert "onnx   no onnx here" in text
+    report["exports"].append({"format": "nir-events", "file": None, "check": None, "problem": "no nir here"})
+    text = text_report(report)
+    assert "export       nir-events no nir here" in text
+    assert "export       onnx       no onnx here" in text
 
 
 def test_text_report_without_accuracy() -> None:

@@ -48,14 +48,15 @@ def text_report(report: dict[str, Any]) -> str:
             f"  folding      {check['mismatches']} of {check['values']} values differ from model.eval() on "
             f"{check['samples']} images"
         )
+    width = max([7, *(len(entry["format"]) + 1 for entry in report["exports"])])
     for entry in report["exports"]:
         check = entry["check"]
         if check is None:
-            lines.append(f"  export       {entry['format']:<7}{entry['problem']}")
+            lines.append(f"  export       {entry['format']:<{width}}{entry['problem']}")
         else:
             verdict = "verified" if check["ok"] else "FAILED"
             lines.append(
-                f"  export       {entry['format']:<7}{verdict}: {check['mismatches']} of {check['scores']} "
+                f"  export       {entry['format']:<{width}}{verdict}: {check['mismatches']} of {check['scores']} "
                 f"{check.get('compared', 'class scores')} differ in {check['runtime']}"
             )
     return "\n".join(lines)
