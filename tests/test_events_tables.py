@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -164,6 +165,25 @@ def test_arrays_that_are_no_events(tmp_path: Path) -> None:
     np.save(path, records)
     with pytest.raises(EventFileError, match="event 4 has a polarity that is none of 0, 1 and -1: 3"):
         read_events(path)
+
+
+@pytest.mark.parametrize("kind", ["8i8", "(2,3)u1", "S4", "2f8", [("a", "i8")]])
+@pytest.mark.parametrize("name", "txyp")
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5"])
+def test_a_column_that_is_no_number_is_refused(suffix: str, name: str, kind: Any, tmp_path: Path) -> None:
+    fields = [(each, kind if each == name else "i8") for each in "txyp"]
+    path, records = tmp_path / f"a{suffix}", np.zeros(3, fields)
+    if suffix == ".npy":
+        np.save(path, records)
+    elif suffix == ".npz":
+        np.savez(path, records)
+    else:
+        with h5py.File(path, "w") as file:
+            file["events"] = records
+    named = "." if suffix == ".h5" else name  # there the record is told as a whole
+    for skip in (False, True):
+        with pytest.raises(EventFileError, match=f"column '{named}' is .*expected numbers"):
+            read_events(path, skip_damaged=skip)
 
 
 def test_hdf5_that_is_no_events(tmp_path: Path) -> None:

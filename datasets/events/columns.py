@@ -85,8 +85,9 @@ def to_events(
         EventFileError: a value that has no place in an event.
     """
     for name, column in columns.items():
-        if column.dtype.kind not in "iufb":
-            raise EventFileError(path, f"column {name!r} is {column.dtype}; expected numbers")
+        if column.dtype.kind not in "iufb" or column.ndim != 1:
+            each = f", {column.shape[1:]} in a row" if column.ndim > 1 else ""
+            raise EventFileError(path, f"column {name!r} is {column.dtype}{each}; expected numbers")
     bad = np.zeros(len(columns["t"]), np.bool_)
     out = np.empty(len(bad), EVENT_DTYPE)
 
