@@ -156,17 +156,10 @@ def record(path: Path, net: IntegerNetwork, codes: NDArray[np.int64], checks: Se
     """Return the record of these checks of the file, on these codes unless a check states inputs of its own."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    own = next((check for check in checks if check.inputs is not None), None)
-    if own is None or own.inputs is None:
-        inputs, samples = codes_sha256(codes), len(codes)
-    else:
-        inputs, samples = own.inputs, own.samples
+    given = hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest(), len(codes)
+    own = ((check.inputs, check.samples) for check in checks if check.inputs is not None)
+    inputs, samples = next(own, given)
     return Verification(checks[0].format, path.name, digest, fingerprint(net), inputs, samples, tuple(checks))
-
-
-def codes_sha256(codes: NDArray[np.int64]) -> str:
-    """Return the sha256 of input codes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()
 
 
 def _finite(value: float) -> float | None:

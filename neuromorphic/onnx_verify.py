@@ -216,9 +216,8 @@ def _load(path: Path) -> Any:
 def _check_versions(model: Any) -> None:
     """Raise MaqdError for a file of a newer ONNX, QONNX or maqd-snn than what this version writes."""
     stated = {entry.key: entry.value for entry in model.metadata_props}.get("maqd_snn_format_version", "1")
-    if not isinstance(stated, str) or not re.fullmatch(
-        r"[0-9]{1,9}", stated
-    ):  # protobuf gives bytes where it is no text
+    # Protobuf gives bytes where it is no text.
+    if not isinstance(stated, str) or not re.fullmatch(r"[0-9]{1,9}", stated):
         raise MaqdError(f"its format version is {stated[:20]!r}, expected a whole number from 1 to {FORMAT_VERSION}")
     known = {"": OPSET, "ai.onnx": OPSET, QONNX_DOMAIN: QONNX_VERSION}
     versions = [("format", int(stated), FORMAT_VERSION), ("IR", model.ir_version, IR_VERSION)]

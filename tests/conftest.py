@@ -167,3 +167,13 @@ def fit_until(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 fit(*arguments, **options)
 
     return run
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event files are decoded by machine code, and by NumPy."""
+    if request.param == "numpy":
+        monkeypatch.setenv("MAQD_NO_NUMBA", "1")
+    else:
+        pytest.importorskip("numba")
+        monkeypatch.delenv("MAQD_NO_NUMBA", raising=False)

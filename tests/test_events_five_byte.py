@@ -26,14 +26,7 @@ def write_five(path: Path, rows: Rows) -> Path:
     return path
 
 
-@pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "numpy":
-        monkeypatch.setenv("MAQD_NO_NUMBA", "1")
-    else:
-        pytest.importorskip("numba")
-        monkeypatch.delenv("MAQD_NO_NUMBA", raising=False)
-    return str(request.param)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 ROWS = st.lists(

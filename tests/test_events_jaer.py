@@ -59,13 +59,7 @@ GOLDEN: dict[str, dict[int, tuple[int, int, int]]] = {
 }
 
 
-@pytest.fixture(params=["compiled", "numpy"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "numpy":
-        monkeypatch.setenv("MAQD_NO_NUMBA", "1")
-    else:
-        pytest.importorskip("numba")
-        monkeypatch.delenv("MAQD_NO_NUMBA", raising=False)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def file_of(folder: Path, chip: str, addresses: Iterable[int]) -> Path:
