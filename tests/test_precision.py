@@ -88,6 +88,12 @@ def test_a_cpu_without_bfloat16_rounds_instead(make_model, monkeypatch: pytest.M
         assert run.operands_on("cuda") == Operands(torch.bfloat16)
 
 
+def test_eight_bits_are_for_the_cpu(make_model) -> None:
+    run = prepare(make_model("vgg", 2, 3), "int8-forward")
+    assert run.operands_on("cpu") == Operands(int8=True)
+    assert run.operands_on("cuda") == Operands()
+
+
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
 def test_compiled_code_rounds_too() -> None:
     """Of a conversion to bfloat16 and back a compiler may make nothing."""

@@ -4,7 +4,7 @@ Axis letters: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -36,7 +36,7 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
             Operands(torch.bfloat16),
         ),
         "int8-forward": Precision(
-            "the numbers of fp32, with the forward convolutions in 8 bits wherever that is exact; on the CPU only",
+            "the numbers of fp32, on the CPU with forward convolutions in 8 bits wherever that is exact",
             Operands(int8=True),
         ),
     }
@@ -139,6 +139,8 @@ class TrainingForward(nn.Module):
         operands = self.precision.operands
         if operands.dtype == torch.bfloat16 and device == "cpu" and not cpu_has_bfloat16():
             return Operands(rounded=True)
+        if operands.int8 and device != "cpu":
+            return replace(operands, int8=False)
         return operands
 
     def tape(self) -> Tape:
