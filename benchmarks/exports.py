@@ -45,6 +45,8 @@ BEGIN, END = "<!-- results: maqd bench exports -->", "<!-- end of results -->"
 CANNOT_BEGIN, CANNOT_END = "<!-- cannot: maqd_snn.neuromorphic.FORMATS -->", "<!-- end of cannot -->"
 
 PLANS = {"mlp": "48-48", "vgg": "12-16-M-24-M", "resnet": "8-12"}
+# netx has a channel for each level of a graded spike, and Lava convolves channel by channel in Python.
+PLANS_OF_16_STATES = {**PLANS, "vgg": "6-8-M-12-M"}
 ACT_STATES = (2, 3, 4, 16)
 WEIGHT_STATES = (3, 15)
 EPOCHS = 2
@@ -53,7 +55,8 @@ EPOCHS = 2
 def network(folder: Path, model: str, act_states: int, weight_states: int) -> IntegerNetwork:
     """Return the trained network of the folder; it is trained first where there is none."""
     if not (folder / NETWORK).is_file():
-        changes = {"model": model, "plan": PLANS[model], "act_states": act_states, "weight_states": weight_states}
+        plan = (PLANS_OF_16_STATES if act_states == 16 else PLANS)[model]
+        changes = {"model": model, "plan": plan, "act_states": act_states, "weight_states": weight_states}
         recipe = override(get_recipe("digits"), {**changes, "epochs": EPOCHS, "augment": "none"})
         splits = load_splits(recipe.dataset)
         open_run(folder, recipe, resume=True, overwrite=False)
