@@ -1,5 +1,7 @@
 """The training forward in every precision against the model's own."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,3 +103,27 @@ def test_compiled_code_rounds_too() -> None:
     compiled = torch.compile(lambda x: numbers.give(numbers.take(x) + 1), fullgraph=True)
     assert torch.equal(compiled(x), numbers.give(numbers.take(x) + 1))
     assert not torch.equal(numbers.take(x), x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_one_process_compiles_any_number_of_networks(make_model, random_codes, monkeypatch) -> None:
+    """Each beside those before it, which stay compiled; the compiler of torch stops at eight of one code."""
+    compile_, traced = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda f, fullgraph, **_: compile_(f, fullgraph=fullgraph, backend=backend))
+    torch.compiler.reset()
+    runs = []
+    with torch.no_grad():
+        for width in range(8, 17):
+            model = make_model("mlp", 2, 3, plan=str(width)).train()
+            codes, run = random_codes(model), prepare(model, compiled=True)
+            runs.append((run, codes, run(codes)))
+            assert torch.equal(runs[-1][2], prepare(model)(codes))
+        assert len(traced) == 2 * len(runs)  # operands and forward
+        for run, codes, logits in runs:
+            assert torch.equal(run(codes), logits)
+    assert len(traced) == 2 * len(runs)

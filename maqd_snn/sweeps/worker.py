@@ -55,7 +55,7 @@ def work(board: Board, splits: Splits, folder: Path, execution: Execution, name:
             taken += 1
             with _heart(board, task, parent):
                 _one(board, task, splits, folder / TRIALS, execution)
-            torch.compiler.reset()  # each network is compiled anew, and the compiler counts them
+            torch.compiler.reset()  # the compiler would hold what it compiled for this network
 
 
 def _one(board: Board, task: Task, splits: Splits, folder: Path, execution: Execution) -> None:
