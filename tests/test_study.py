@@ -10,8 +10,10 @@ import pytest
 
 from maqd_snn import MaqdError
 from maqd_snn.cli import main
+from maqd_snn.models import build
 from maqd_snn.reporting import study_tables as tables
-from maqd_snn.sweeps.rows import DONE, SKIPPED, TWIN, Row
+from maqd_snn.sweeps.records import write_records
+from maqd_snn.sweeps.rows import DONE, FAILED, SKIPPED, TWIN, Row
 from maqd_snn.sweeps.space import difference
 from maqd_snn.sweeps.studies import STUDIES, cells, study_spec
 
@@ -37,7 +39,20 @@ def test_cells_have_mean_deviation_and_number_of_seeds():
         "deviation": pytest.approx(0.1 / 2**0.5), "energy": 2e3, "synops": 8.0, "reason": "",
     }  # fmt: skip
     assert (second["count"], second["mean"], second["deviation"], second["energy"]) == (1, 0.9, None, None)
+    assert second["reason"] == "no such thing"  # of its other seed
     assert (third["count"], third["mean"], third["reason"]) == (0, None, "too narrow")
+
+
+def test_cells_of_a_grid_are_there_before_their_trainings():
+    points = [{"act_states": a, "weight_states": w, "seed": s} for a in (2, 4) for w in (3, None) for s in (0, 1)]
+    found = cells(
+        [*ROWS, Row(7, "5", FAILED, {"act_states": 4, "weight_states": 3, "seed": 1}, {}, "not finite")], points
+    )
+    assert [cell.count for cell in found] == [2, 1, 0, 0]
+    assert [cell.reason for cell in found] == ["", "no such thing", "too narrow", ""]
+    markdown = tables.study_markdown([vars(cell) for cell in found], "title")
+    assert "| 4 | - | - |" in markdown
+    assert "`-`, or fewer seeds: no such thing" in markdown
 
 
 def test_tables_of_a_study(tmp_path):
@@ -52,7 +67,7 @@ def test_tables_of_a_study(tmp_path):
         "| 2 | 75.00 ± 7.07 (2) | 90.00 (1) |",
         "| 4 | - | - |",
     ]
-    assert "`-`: too narrow" in markdown
+    assert "`-`, or fewer seeds: too narrow" in markdown
     assert markdown[-6:-2] == [
         "| act_states \\ weight_states | 3 | float |",
         "|---|---|---|",
@@ -81,6 +96,40 @@ def test_the_named_studies_are_possible():
         assert spec.from_json(spec.to_json()) == spec
     with pytest.raises(MaqdError, match="unknown study 'state', did you mean 'states'"):
         study_spec("state", "digits", 1, False, {}, None)
+    for name in ("act_states", "weight_states", "seed"):
+        with pytest.raises(MaqdError, match=f"the study 'states' varies {name} itself"):
+            study_spec("states", "digits", 1, False, {name: 7}, None)
+    with pytest.raises(MaqdError, match="--images must be at least 1, got 0"):
+        study_spec("states", "digits", 1, False, {}, 0)
+
+
+@pytest.mark.parametrize("recipe", ["digits", "cifar10-small", "cifar10-resnet18"])
+def test_the_default_size_is_possible_with_every_model(recipe):
+    space = study_spec("first-last", recipe, 1, False, {}, None).space
+    for point in space.grid():
+        at = space.at(point)
+        build(at.model, input_shape=(3, 32, 32), classes=10, plan=at.plan)
+    assert study_spec("first-last", recipe, 1, False, {"model": "mlp"}, None).space.recipe.plan == "64-64"
+
+
+def test_tables_name_what_is_missing_and_refuse_another_study(tmp_path, capsys):
+    spec = study_spec("first-last", "digits", 2, False, {}, None)
+    points = list(spec.space.grid())
+    records = tmp_path / "records.json"
+    write_records(records, spec, [Row(0, "3", DONE, points[3], {"accuracy": 0.5})])
+    tables_of = ["--tables", "--records", str(records), "--out", str(tmp_path / "out")]
+    assert main(["study", "first-last", *tables_of]) == 0
+    said = capsys.readouterr().out
+    assert "| 2 | - | 50.00 (1) | - | - |" in said
+    assert "up to 10,000 images, 1 of 16 trainings: validation accuracy" in said
+    assert main(["study", "surrogate", *tables_of]) == 2
+    assert (
+        "vary act_states, edge_states; the study 'surrogate' varies surrogate, surrogate_width"
+        in capsys.readouterr().err
+    )
+    write_records(records, spec, [Row(0, "3", SKIPPED, points[3], {}, "too narrow")])
+    assert main(["study", "first-last", *tables_of]) == 2
+    assert "no training of the study 'first-last' is finished: too narrow" in capsys.readouterr().err
 
 
 def test_the_learning_rate_follows_the_batch_size():

@@ -139,8 +139,17 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path):
 def test_a_damaged_or_locked_journal_is_named(tmp_path):
     path = tmp_path / "journal.log"
     path.write_text('{"a":1}\nnonsense\n')
-    with pytest.raises(MaqdError, match="is damaged: line 2 is no JSON text"):
+    with pytest.raises(MaqdError, match="is damaged: line 2 is no JSON object"):
         list(JournalFile(path).read_logs(0))
+    for line, said in (
+        ("[1,2]", "line 2 is no JSON object"),
+        ('{"op_code":99}', "is damaged"),
+        ('{"op_code":0}', "is damaged"),
+    ):
+        path.write_text('{"op_code":0,"worker_id":"w","study_name":"s","directions":[1]}\n' + line + "\n")
+        with pytest.raises(MaqdError, match=said):
+            open_storage(str(path))
+    path.write_text('{"a":1}\n')
     holder = subprocess.Popen(
         [sys.executable, "-c", "import fcntl,sys,time; f=open(sys.argv[1],'a'); fcntl.flock(f,2); print(1,flush=True); "
          "time.sleep(60)", str(path)], stdout=subprocess.PIPE)  # fmt: skip
@@ -314,10 +323,58 @@ def test_records_are_taken_over_once_each_and_what_failed_is_tried_again(tmp_pat
     assert records_of(tmp_path / "none.json", spec) == []
 
 
+def test_records_are_taken_over_by_a_study_that_has_begun_and_keep_what_others_wrote(tmp_path):
+    spec, records = small_spec(twin=False), tmp_path / "records.json"
+    board = Board(str(tmp_path / "j.log"), "s", spec)
+    board.extend(None)  # every slot waits
+    first = board.claim("a")
+    assert first.slot == "0"
+    board.ended(first, words.FAILED, "no memory")
+    here = board.claim("a")
+    elsewhere = [
+        Row(7, str(slot), words.DONE, point, {"accuracy": 0.5}) for slot, point in enumerate(spec.space.grid())
+    ]
+    write_records(records, spec, elsewhere[:3])
+    assert board.adopt(records_of(records, spec)) == 2  # not the one under way
+    board.done(here, {"accuracy": 0.7, "energy": 1.0})
+    assert board.claim("a").slot == "3"  # 2 waits no more
+    write_records(records, spec, board.rows())
+    write_records(records, spec, elsewhere[3:])  # of a study that has nothing else
+    kept = {row.slot: row.result["accuracy"] for row in records_of(records, spec)}
+    assert kept == {"0": 0.5, "1": 0.7, "2": 0.5, "3": 0.5}
+
+
+def test_records_of_a_grid_that_has_grown_keep_their_points(tmp_path):
+    small, records = small_spec(), tmp_path / "records.json"
+    rows = [
+        Row(0, str(slot), words.DONE, point, {"accuracy": slot / 10}) for slot, point in enumerate(small.space.grid())
+    ]
+    write_records(records, small, [*rows, Row(9, words.TWIN, words.DONE, {}, {"accuracy": 0.9})])
+    large = replace(
+        small, space=replace(small.space, axes=(parse_axis("act_states=2,3,4"), parse_axis("weight_states=3,2")))
+    )
+    points = list(large.space.grid())
+    found = records_of(records, large)
+    assert len(found) == 5
+    for row in found:
+        if row.slot != words.TWIN:
+            assert points[int(row.slot)] == row.point == rows[round(10 * row.result["accuracy"])].point
+    write_records(records, large, found[:1])
+    assert len(records_of(records, large)) == 5
+    for other in (
+        replace(large, seed=3),
+        replace(large, space=replace(large.space, axes=(parse_axis("act_states=2,3"),))),
+    ):
+        with pytest.raises(MaqdError, match="another space"):  # whose trials would be lost
+            write_records(records, other, [])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"point": {"act_states": 9, "weight_states": 3}}, "slot '1' has no point"),
+        ({"result": {"accuracy": 0.5, "energy": "x"}}, "has the energy 'x'"),
+        ({"result": {"accuracy": 0.5, "synops": float("nan")}}, "has the synops nan"),
         ({"point": {"foo": 2}}, "slot '1' has no point"),
         ({"point": {"act_states": 4, "weight_states": 3}}, "slot '1' has no point"),  # that of another slot
         ({"point": []}, "no table of its point"),
@@ -365,6 +422,7 @@ def test_records_of_draws_lie_in_the_space(tmp_path, lr, right):
     [
         ("{", "holds no records of a study"),
         ("[]", "holds no records of a study"),
+        ("[" * 100_000, "holds no records of a study"),
         ('{"spec": {}, "rows": []}', "that this version cannot read"),
         ("SPEC [{}]", "holds no records of a study"),
         ('SPEC [{"slot": "0", "outcome": "running", "point": {}, "result": {}, "reason": "", "seconds": 1, '

@@ -49,6 +49,8 @@ def _run(options: Options) -> int:
     from maqd_snn.sweeps.studies import study_spec
 
     options.trials = None
+    if options.out is None and options.name is None and options.recipe != DEFAULT_RECIPE:
+        options.out = Path("sweeps") / f"{options.study}-{options.recipe}"
     if options.tables:
         return _tables(options)
     seeds = positive(options.seeds, "--seeds")
@@ -63,7 +65,7 @@ def _tables(options: Options) -> int:
     from maqd_snn.errors import MaqdError
     from maqd_snn.sweeps.board import Board
     from maqd_snn.sweeps.records import read_records
-    from maqd_snn.sweeps.studies import cells
+    from maqd_snn.sweeps.studies import STUDIES, cells
 
     name, folder, storage = place_of(options)
     if options.records and options.tables:
@@ -71,21 +73,32 @@ def _tables(options: Options) -> int:
     else:
         board = Board(storage, name)
         spec, rows = board.spec, board.rows()
-    found = [asdict(cell) for cell in cells(rows)]
+    axes = [axis.name for axis in spec.space.axes if axis.name != "seed"]
+    if options.study in STUDIES and axes != (asked := [axis.name for axis in STUDIES[options.study].axes]):
+        raise MaqdError(
+            f"these trainings vary {', '.join(axes)}; the study {options.study!r} varies {', '.join(asked)}: give the "
+            "name, --out or --records of the same study"
+        )
+    found = [asdict(cell) for cell in cells(rows, () if spec.points is None else spec.space.grid())]
     if not any(cell["count"] for cell in found):
-        raise MaqdError(f"no training of the study {name!r} is finished yet; let it go on")
+        reasons = dict.fromkeys(cell["reason"] for cell in found if cell["reason"])
+        raise MaqdError(
+            f"no training of the study {name!r} is finished"
+            + (f": {'; '.join(reasons)}" if reasons else " yet; let it go on")
+        )
     make_folder(folder)
-    for path in write_tables(found, _title(name, spec), folder):
+    for path in write_tables(found, _title(name, spec, sum(cell["count"] for cell in found)), folder):
         print(path)
     print((folder / FILES[1]).read_text(encoding="utf-8"))
     write_json(options, found)
     return 0
 
 
-def _title(name: str, spec: Any) -> str:
+def _title(name: str, spec: Any, done: int) -> str:
     recipe = spec.space.recipe
-    images = f", {spec.images:,} images" if spec.images else ""
-    return f"{name}: {recipe.name} {recipe.plan}, {recipe.epochs} epochs{images}"
+    images = f", up to {spec.images:,} images" if spec.images else ""
+    missing = f", {done} of {spec.points} trainings" if spec.points not in (None, done) else ""
+    return f"{name}: {recipe.name} {recipe.plan}, {recipe.epochs} epochs{images}{missing}"
 
 
 def write_tables(cells: Any, title: str, folder: Path) -> list[Path]:

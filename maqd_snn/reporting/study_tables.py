@@ -80,7 +80,7 @@ def study_markdown(cells: Cells, title: str) -> str:
             lines.append("| " + " | ".join([*point, accuracy_text(cell), *_costs(cell)]) + " |")
     missing = sorted({cell["reason"] for cell in cells if cell["reason"]})
     notes = [f"\n{title}: validation accuracy in %, mean ± deviation (seeds)."]
-    notes += [f"\n`-`: {reason}" for reason in missing]
+    notes += [f"\n`-`, or fewer seeds: {reason}" for reason in missing]
     if len(axes) == 2 and any(cell["synops"] is not None for cell in cells):
         costs = _grid_lines(cells, lambda cell: ", ".join(dict.fromkeys(reversed(_costs(cell)))))
         notes += ["", *costs, f"\n{title}: SynOps and energy per image, means; `-`: no integer network."]

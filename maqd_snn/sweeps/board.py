@@ -17,7 +17,7 @@ from maqd_snn.errors import MaqdError, MissingExtraError
 from maqd_snn.sweeps import rows as words
 from maqd_snn.sweeps.journal import JournalFile
 from maqd_snn.sweeps.owner import certainly_gone, this_process
-from maqd_snn.sweeps.rows import TWIN, Row, attempts, is_surplus, open_slots
+from maqd_snn.sweeps.rows import LASTING, TWIN, Row, attempts, is_surplus, open_slots
 from maqd_snn.sweeps.space import OBJECTIVES, Axis, Spec, difference
 
 GRACE_SECONDS = 60.0  # without a heartbeat for so long a worker elsewhere is taken for dead
@@ -55,7 +55,12 @@ def open_storage(storage: str) -> Any:
     with reached(storage), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not _is_url(storage):
-            return optuna.storages.JournalStorage(JournalFile(Path(storage)))
+            try:
+                return optuna.storages.JournalStorage(JournalFile(Path(storage)))
+            except (AssertionError, KeyError, TypeError, ValueError) as error:
+                raise MaqdError(
+                    f"{storage!r} is damaged, or no journal of a study ({error!r}); give another --storage or --out"
+                ) from error
         connect = {"timeout": 60} if storage.startswith("sqlite") else {}
         try:
             return optuna.storages.RDBStorage(storage, engine_kwargs={"pool_pre_ping": True, "connect_args": connect})
@@ -260,8 +265,12 @@ class Board:
         return self.rows()
 
     def adopt(self, rows: Sequence[Row]) -> int:
-        """Take over trials that were settled elsewhere, for slots that have none yet; return how many."""
-        taken = set() or {row.slot for row in self.rows() if row.outcome != words.SURPLUS}
+        """Take over trials that were settled elsewhere, for slots that are neither under way nor settled here.
+
+        Returns:
+            How many. What waits for such a slot is surplus from then on.
+        """
+        taken = {row.slot for row in self.rows() if row.outcome in (words.RUNNING, *LASTING)}
         create, state = self.optuna.trial.create_trial, self.optuna.trial.TrialState
         known = {axis.name: _distribution(self.optuna.distributions, axis) for axis in self.spec.space.axes}
         new = [row for row in rows if row.slot not in taken]

@@ -52,9 +52,11 @@ class JournalFile:
                 return
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+                if not isinstance(entry, dict):
+                    raise ValueError(f"got {type(entry).__name__}")
+            except (ValueError, RecursionError) as error:
                 raise MaqdError(
-                    f"{str(self.path)!r} is damaged: line {number + 1} is no JSON text ({error})"
+                    f"{str(self.path)!r} is damaged: line {number + 1} is no JSON object ({error})"
                 ) from error
             number, position = number + 1, position + len(line)
             if number == len(self._offsets):

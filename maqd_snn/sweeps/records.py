@@ -1,6 +1,7 @@
 """The settled trials of a study as a file of plain JSON: to keep, and to go on from where the storage is not."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,19 +9,24 @@ from typing import Any
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
-from maqd_snn.sweeps.rows import DONE, PRUNED, SKIPPED, TWIN, Row
-from maqd_snn.sweeps.space import Axis, Spec, difference
+from maqd_snn.sweeps.rows import DONE, LASTING, TWIN, Row
+from maqd_snn.sweeps.space import OBJECTIVES, Axis, Spec, difference
 
-LASTING = (DONE, PRUNED, SKIPPED)  # what failed for another reason is tried again
 KEPT = ("slot", "outcome", "point", "result", "reason", "seconds", "curve")  # of a row: what is the same everywhere
 LARGEST = 1 << 26  # bytes of a file
 
 
 def write_records(path: Path, spec: Spec, rows: Iterable[Row]) -> None:
-    """Write the space of a study and its settled trials, one a line, in the order of their slots."""
-    settled = sorted(
-        (row for row in rows if row.slot and row.outcome in LASTING), key=lambda row: (len(row.slot), row.slot)
-    )
+    """Write the space of a study and its settled trials, one a line, in the order of their slots.
+
+    Trials of the file that the study has not stay in it: another machine may have written them meanwhile.
+
+    Raises:
+        MaqdError: as `records_of`.
+    """
+    by_slot = {row.slot: row for row in records_of(path, spec)}
+    by_slot.update((row.slot, row) for row in rows if row.slot and row.outcome in LASTING)
+    settled = sorted(by_slot.values(), key=lambda row: (len(row.slot), row.slot))
     kept = [{name: value for name, value in asdict(row).items() if name in KEPT} for row in settled]
     lines = ",\n  ".join(json.dumps(row) for row in kept)
     write_text(path, f'{{"spec": {spec.to_json()},\n "rows": [\n  {lines}\n]}}\n')
@@ -45,7 +51,7 @@ def read_records(path: Path) -> tuple[Spec, list[Row]]:
         return spec, rows
     except OSError as error:
         raise MaqdError(f"cannot read {str(path)!r}: {error.strerror}; give another with --records") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MaqdError(
             f"{str(path)!r} holds no records of a study ({error!r}); give another with --records"
         ) from error
@@ -54,17 +60,34 @@ def read_records(path: Path) -> tuple[Spec, list[Row]]:
 def records_of(path: Path, spec: Spec) -> list[Row]:
     """Return the trials of `read_records` for the study `spec`; none where there is no file.
 
+    A grid that has grown, by seeds say, keeps the trials of its points.
+
     Raises:
-        MaqdError: as `read_records`, or the study has another space.
+        MaqdError: as `read_records`, or the file has trials that are none of this study.
     """
     if not path.exists():
         return []
     stored, rows = read_records(path)
     if words := difference(stored, spec):
+        moved = _in_larger_grid(stored, rows, spec)
+        if moved is not None:
+            return moved
         raise MaqdError(
             f"{str(path)!r} is of a study with another space: {words}; give the same options, or another --records"
         )
     return rows
+
+
+def _in_larger_grid(stored: Spec, rows: Sequence[Row], spec: Spec) -> list[Row] | None:
+    """Return the rows with the slots of `spec`; None where more than the values of the axes differs, or one is lost."""
+    same_axes = replace(stored, space=replace(stored.space, axes=spec.space.axes))
+    if spec.points is None or stored.points is None or difference(same_axes, spec):
+        return None
+    slots = {tuple(sorted(point.items())): str(index) for index, point in enumerate(spec.space.grid())}
+    found = [
+        row if row.slot == TWIN else replace(row, slot=slots.get(tuple(sorted(row.point.items())), "")) for row in rows
+    ]
+    return found if all(row.slot for row in found) else None
 
 
 def _check(row: Row, points: Sequence[Mapping[str, Any]] | None, spec: Spec) -> None:
@@ -81,6 +104,10 @@ def _check(row: Row, points: Sequence[Mapping[str, Any]] | None, spec: Spec) -> 
     accuracy = row.result.get("accuracy")
     if row.outcome == DONE and not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
         raise ValueError(f"slot {row.slot!r} has the accuracy {accuracy!r}")
+    for name in OBJECTIVES:
+        value = row.result.get(name)
+        if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+            raise ValueError(f"slot {row.slot!r} has the {name} {value!r}")
 
 
 def _possible(axis: Axis, value: Any) -> bool:

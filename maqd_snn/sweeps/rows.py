@@ -13,7 +13,8 @@ TWIN = "twin"
 WAITING, RUNNING = "waiting", "running"
 DONE, PRUNED, SKIPPED, FAILED = "done", "pruned", "skipped", "failed"
 STOPPED, LOST, SURPLUS = "stopped", "lost", "surplus"
-SETTLED = (DONE, PRUNED, SKIPPED, FAILED)  # nothing is left to do for the slot
+LASTING = (DONE, PRUNED, SKIPPED)  # holds in every storage; what failed may be tried again in another
+SETTLED = (*LASTING, FAILED)  # nothing is left to do for the slot
 ATTEMPTS = 3  # a slot whose process was lost so often is given up
 HEADSTART = 0.02  # by so much accuracy another must be ahead at the same epoch
 
@@ -70,11 +71,15 @@ def open_slots(rows: Sequence[Row], slots: Iterable[str]) -> list[str]:
 
 
 def is_surplus(rows: Iterable[Row], mine: Row) -> bool:
-    """Return whether an earlier trial of the same slot waits, runs or is settled."""
-    return any(
-        row.slot == mine.slot and row.number < mine.number and row.outcome in (WAITING, RUNNING, *SETTLED)
-        for row in rows
-    )
+    """Return whether another trial of the same slot is settled, or an earlier one waits or runs.
+
+    >>> rows = [Row(0, "0", WAITING), Row(1, "0", RUNNING), Row(2, "1", RUNNING), Row(3, "1", DONE)]
+    >>> [is_surplus(rows, row) for row in rows]
+    [False, True, True, False]
+    """
+    others = [row for row in rows if row.slot == mine.slot and row.number != mine.number]
+    return any(row.outcome in SETTLED or (row.number < mine.number and row.outcome in (WAITING, RUNNING))
+               for row in others)  # fmt: skip
 
 
 def hopeless(curve: Sequence[tuple[int, float, float]], others: Iterable[Row], epochs: int, costs: bool) -> str:

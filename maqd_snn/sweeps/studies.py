@@ -1,17 +1,19 @@
 """The studies of the method: named spaces on the engine of the sweeps, with seeds; and what their cells come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
-from maqd_snn.errors import unknown_name
-from maqd_snn.sweeps.rows import DONE, TWIN, Row
+from maqd_snn.errors import MaqdError, unknown_name
+from maqd_snn.sweeps.rows import DONE, FAILED, PRUNED, SKIPPED, TWIN, Row
 from maqd_snn.sweeps.space import Axis, Space, Spec
 from maqd_snn.training.recipes import get_recipe
 
-TINY = "16-M-32-M-64"
+PLANS: Mapping[str, str] = MappingProxyType(  # of the default size, for each model
+    {"vgg": "16-M-32-M-64", "resnet": "16-32-64", "mlp": "64-64"}
+)
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,14 @@ class Study:
     """A question about the method.
 
     Attributes:
-        title: the question. axes: what varies, the rows of its table first, then its columns. images, epochs, plan: of
-        the default size, for CPU cores; the full size is the recipe's own. scale_lr: see `Space`.
+        title: the question. axes: what varies, the rows of its table first, then its columns. images, epochs: of the
+        default size, for CPU cores, with the plan of `PLANS`; the full size is the recipe's own. scale_lr: see `Space`.
     """
 
     title: str
     axes: tuple[Axis, ...]
     images: int = 10_000
     epochs: int = 4
-    plan: str = TINY
     scale_lr: bool = False
 
 
@@ -62,15 +63,25 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
 
 
 def study_spec(name: str, recipe: str, seeds: int, full: bool, fields: Mapping[str, Any], images: int | None) -> Spec:
-    """Return what a named study is on a recipe; `fields` of the recipe and `images` win over the study's size."""
+    """Return what a named study is on a recipe; `fields` of the recipe and `images` win over the study's size.
+
+    Raises:
+        MaqdError: no such study or recipe, or a field that the study varies itself.
+    """
     if name not in STUDIES:
         raise unknown_name("study", name, STUDIES)
     study = STUDIES[name]
+    axes = (*study.axes, Axis("seed", tuple(range(seeds))))
+    for axis in axes:
+        if axis.name in fields:
+            raise MaqdError(
+                f"the study {name!r} varies {axis.name} itself; leave it out, or ask your own question with maqd sweep"
+            )
     base = get_recipe(recipe)
     if not full:
-        base = replace(base, plan=study.plan, epochs=study.epochs)
-        images = images or study.images
-    space = Space(replace(base, **fields), (*study.axes, Axis("seed", tuple(range(seeds)))), study.scale_lr)
+        base = replace(base, epochs=study.epochs, plan=PLANS[fields.get("model", base.model)])
+        images = study.images if images is None else images
+    space = Space(replace(base, **fields), axes, study.scale_lr)
     return Spec(space, objectives=("accuracy",), twin=False, images=images)
 
 
@@ -81,7 +92,7 @@ class Cell:
     Attributes:
         point: the values of the axes without the seed. count: seeds that are finished. mean, deviation: of the
         validation accuracy, the deviation None for one seed. energy, synops: means per image in pJ and number, None
-        without an integer network. reason: why there is none, of a cell without a finished training.
+        without an integer network. reason: why a training of the cell came to nothing.
     """
 
     point: Mapping[str, Any]
@@ -93,14 +104,17 @@ class Cell:
     reason: str = ""
 
 
-def cells(rows: Sequence[Row]) -> list[Cell]:
-    """Return the cells of a study in the order of its grid."""
-    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {}
+def cells(rows: Sequence[Row], grid: Iterable[Mapping[str, Any]] = ()) -> list[Cell]:
+    """Return the cells of a study in the order of its grid; with `grid`, the points, also those without a trial."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Row]] = {_key(point): [] for point in grid}
     ordered = sorted((row for row in rows if row.slot not in ("", TWIN)), key=lambda row: (int(row.slot), row.number))
     for row in ordered:
-        key = tuple((name, value) for name, value in row.point.items() if name != "seed")
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(_key(row.point), []).append(row)
     return [_cell(dict(key), group) for key, group in groups.items()]
+
+
+def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in point.items() if name != "seed")
 
 
 def _cell(point: Mapping[str, Any], group: Sequence[Row]) -> Cell:
@@ -113,7 +127,7 @@ def _cell(point: Mapping[str, Any], group: Sequence[Row]) -> Cell:
         stdev(accuracies) if len(done) > 1 else None,
         _mean(done, "energy"),
         _mean(done, "synops"),
-        "" if done else next((row.reason for row in group if row.reason), ""),
+        next((row.reason for row in group if row.reason and row.outcome in (SKIPPED, FAILED, PRUNED)), ""),
     )
 
 
