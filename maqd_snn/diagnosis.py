@@ -238,7 +238,7 @@ def quantization_errors(model: SpikingNetwork, batches: Batches) -> list[Quantiz
     def watch(name: str, output: Tensor) -> None:
         part = model.part(inputs[name]) if name in inputs else None
         if isinstance(part, NormSpike):
-            y = normalize(output, *part.norm.folded()).double() * part.n
+            y = normalize(output, *part.norm.coefficients(output)).double() * part.n
             target = y if part.signed else y.clamp_min(0)
             error = (target - (y + 0.5).floor().clamp(part.low, part.n)).square()
             outside = target.abs() > part.n

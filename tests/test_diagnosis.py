@@ -15,6 +15,7 @@ from maqd_snn.commands.diagnose import diagnosis_text
 from maqd_snn.errors import MaqdError
 from maqd_snn.normalization import FoldableNorm
 from maqd_snn.runs import DIAGNOSIS_JSON, DIAGNOSIS_PNG
+from maqd_snn.spike import normalize
 from maqd_snn.weights import default_weight_step, least_squares_step, standardize
 
 
@@ -130,6 +131,17 @@ def test_the_weight_error_is_that_of_the_quantizer():
     outside = v.abs() > step
     expected = float((v.abs() - step)[outside].square().sum() / v.square().sum())
     assert hidden.clipped == pytest.approx(expected, rel=1e-6)
+
+
+def test_group_normalization_is_diagnosed_though_it_does_not_fold(make_model, random_codes):
+    model = make_model("vgg", 3, 3, "groupnorm")
+    codes = random_codes(model)
+    found = {e.name: e for e in d.quantization_errors(model, [(codes, None)])}
+    with torch.no_grad():
+        z = model.trace(codes)["conv2"].float()
+        y = 2 * normalize(z, *model.part("spike2").norm.coefficients(z)).clamp_min(0)
+    error = (y - (y + 0.5).floor().clamp(0, 2)).square().sum() / y.square().sum()
+    assert found["spike2"].error == pytest.approx(float(error), rel=1e-4)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -126,7 +126,7 @@ def diagnosis_text(values: dict[str, Any]) -> str:
         f"  {row['name']:18s} {100 * row['rate']:6.1f} % {row['dead']:5d} {row['saturated']:10d} {row['channels']:12d}"
         for row in values["levels"]
     ]
-    lines.append("layer                 quantization error  of it clipped")
+    lines.append("layer                 quantization error   by clipping")
     lines += [f"  {r['name']:18s} {100 * r['error']:17.2f} % {100 * r['clipped']:12.2f} %" for r in values["errors"]]
     lines.append("layer                 gradient: slope  correlation")
     lines += [

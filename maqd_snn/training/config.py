@@ -30,7 +30,7 @@ class Recipe:
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states. act_states_first:
         how many states activations have in that share instead of float ones.
         zero_point: input code that stands for zero; None takes the mean code of the training images.
-        epochs, seed: of the training. optimizer, lr, weight_decay, momentum (SGD's): of the updates.
+        epochs, seed: of the training. optimizer, lr, weight_decay (not Muon's), momentum (not AdamW's): of the updates.
         schedule: `onecycle` or `cosine`. warmup: share of the steps in which the learning rate rises.
         label_smoothing: in [0, 1). ema: decay of a moving average of the parameters, in [0, 1), which is then what is
         validated and kept, see `training.averaging`; 0 for none. teacher: folder of the run of a trained network for

@@ -42,12 +42,13 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized, for groups with `orthogonal`; Adam with the same rate times `scalar_rate` for the rest.
 
     m <- momentum * m + g; w <- normalized(w) - lr * orthogonalized(g + momentum * m). Before its step each weight is
-    scaled so that its filters have mean square norm 1: a standardized layer computes the same, and lr is the relative
-    size of a step whatever the weights have grown to. Weight decay therefore has no effect on these groups.
+    scaled so that its filters have mean square norm 1: a standardized layer computes the same, and a step changes O
+    filters of K weights by about lr * sqrt(min(1, K/O)) of their size, whatever they have grown to: by half of lr where
+    64 filters see 3x3 pixels of one channel. Weight decay therefore has no effect on these groups.
 
     Args:
         groups: parameter groups, each with `orthogonal`.
-        lr: relative step. momentum: of the gradients, with Nesterov's look ahead. scalar_rate: Adam's rate over lr.
+        lr: relative step of a layer with K >= O. momentum: of the gradients, with Nesterov's look ahead. scalar_rate: Adam's rate over lr.
 
     Source: Jordan et al., Muon (2024); weights scaled in each step as in airbench94 (Jordan, 2024).
     """
