@@ -48,7 +48,8 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         groups: parameter groups, each with `orthogonal`.
-        lr: relative step of a layer with K >= O. momentum: of the gradients, with Nesterov's look ahead. scalar_rate: Adam's rate over lr.
+        lr: relative step of a layer with K >= O. momentum: of the gradients, with Nesterov's look ahead.
+        scalar_rate: Adam's rate over lr.
 
     Source: Jordan et al., Muon (2024); weights scaled in each step as in airbench94 (Jordan, 2024).
     """
