@@ -148,6 +148,27 @@ def test_a_loss_that_is_not_finite_stops_with_one_sentence(few_digits, tmp_path)
     assert not (tmp_path / CHECKPOINT).exists()
 
 
+@pytest.mark.parametrize(
+    ("often", "value", "at"),
+    [(1, math.nan, "epoch 1, step 3"), (1, math.inf, "epoch 1, step 3"), (9, math.inf, "epoch 1")],
+)
+def test_weights_that_are_not_finite_are_never_saved(few_digits, tmp_path, monkeypatch, often, value, at):
+    take, recipe = Training._train_step, dataclasses.replace(SMALL, max_steps=3)
+
+    def breaking(training, *arguments):
+        if training.taken == 2:  # within the step, after its gradient was found finite
+            bias = training.model.part(
+                "spike1"
+            ).norm.bias  # where infinite, neurons always fire: no validation shows it
+            training.stepper.register_step_post_hook(lambda *_: bias.data[0].fill_(value))
+        return take(training, *arguments)
+
+    monkeypatch.setattr(Training, "_train_step", breaking)
+    with pytest.raises(MaqdError, match=rf"a weight became .* in {at}: 'model.parts.spike1.norm.bias' is; lower --lr"):
+        fit(recipe, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=often))
+    assert not (tmp_path / CHECKPOINT).exists() or read_tensors(tmp_path / CHECKPOINT)[1]["step"] == 2
+
+
 TWIN = SMALL.twin()
 
 
@@ -222,6 +243,34 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(few_digits, tmp_path,
     resumed = fit(once, few_digits, tmp_path, resume=True, quiet=True)
     assert "is damaged; continuing from" in capsys.readouterr().err
     assert equal(weights(resumed.model), weights(expected.model))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("", "missing"), *((f"{of}.parts.conv1.weight", "damaged") for of in ("model", "average", "best"))],
+)
+def test_a_checkpoint_missing_or_not_finite_falls_back_on_the_one_before(few_digits, tmp_path, capsys, name, told):
+    once = dataclasses.replace(SMALL, epochs=2, ema=0.9)
+    expected = fit(once, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=2))
+    path = tmp_path / CHECKPOINT
+    tensors, state = read_tensors(path)
+    good = previous(path).read_bytes()
+    path.unlink()
+    if name:
+        tensors[name][0] = math.nan
+        write_tensors(path, tensors, state)
+    resumed = fit(once, few_digits, tmp_path, resume=True, quiet=True)
+    said = f"{str(path)!r} is {told}; continuing from {str(previous(path))!r}\n"
+    assert capsys.readouterr().err == said
+    assert equal(weights(resumed.model), weights(expected.model))
+    assert previous(path).read_bytes() == good
+    for file in (path, previous(path)):
+        write_tensors(file, {**tensors, name or "model.x": torch.tensor(math.inf)}, state)
+    with pytest.raises(MaqdError, match=rf"is not a usable checkpoint: '{name or 'model.x'}' in it is not finite"):
+        fit(once, few_digits, tmp_path, resume=True, quiet=True)
+    path.unlink()
+    with pytest.raises(MaqdError, match=r"checkpoint.previous.safetensors' is not a usable checkpoint"):
+        fit(once, few_digits, tmp_path, resume=True, quiet=True)
 
 
 def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(few_digits, tmp_path, fit_until):

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from maqd_snn.runs import NETWORK, REPORT_JSON
+from maqd_snn.runs import NETWORK, RECIPE, REPORT_JSON
 from maqd_snn.training.checkpoint import MODEL, previous, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 
@@ -90,6 +90,15 @@ def test_killed_stopped_and_without_disk_it_ends_with_the_same_bits(tmp_path):
     assert expected.keys() == result.keys()
     assert all(torch.equal(result[name], tensor) for name, tensor in expected.items())
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_of_two_processes_without_disk_one_says_so(tmp_path):
+    options = ["--devices", "2", "--batch-size", "16", "--epochs", "1", "--checkpoint-steps", "3"]
+    code, errors = finish(start(tmp_path, *options, preexec_fn=small_files))
+    assert code == 2
+    assert errors.startswith(f"maqd train: cannot write '{tmp_path / CHECKPOINT}'")
+    assert errors.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {RECIPE}
 
 
 def test_a_run_has_its_folder_to_itself_to_the_end(tmp_path):

@@ -47,21 +47,41 @@ def previous(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
-    """Return what `write_checkpoint` wrote last and the file it is from: the previous one where the last is damaged.
+    """Return what `write_checkpoint` wrote last and the file it is from.
+
+    That is the previous one where the last is missing, damaged, or of a network that is not finite.
 
     Raises:
         MaqdError: neither is usable.
     """
     try:
-        return *read_tensors(path), path
+        return *_read_finite(path), path
     except MaqdError:
         if not previous(path).is_file():
             raise
         try:
-            return *read_tensors(previous(path)), previous(path)
+            return *_read_finite(previous(path)), previous(path)
         except MaqdError:
-            pass
+            if not path.exists():
+                raise
         raise
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor of a network in a checkpoint that is not finite, or None."""
+    for name, tensor in tensors.items():
+        of_network = name.startswith(("model.", "average.", "best.")) and tensor.dtype in (torch.float32, torch.float64)
+        if of_network and not bool(tensor.isfinite().all()):
+            return name
+    return None
+
+
+def _read_finite(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, state = read_tensors(path)
+    name = not_finite(tensors)
+    if name is not None:
+        raise MaqdError(f"{str(path)!r} is not a usable checkpoint: {name!r} in it is not finite")
+    return tensors, state
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: Path | None) -> None:

@@ -30,6 +30,7 @@ from maqd_snn.training.building import build_model
 from maqd_snn.training.checkpoint import (
     load_model,
     load_optimizer,
+    not_finite,
     optimizer_tensors,
     previous,
     read_checkpoint,
@@ -162,8 +163,8 @@ def fit(
 
     Raises:
         MaqdError: a checkpoint of another recipe, an unwritable folder or one in which another process trains, a loss
-            or gradient that is not finite (the layer that first produced it is named), processes that cannot share the
-            batch.
+            or gradient that is not finite (the layer that first produced it is named), weights to be saved that are
+            not, processes that cannot share the batch.
         Stopped: SIGINT or SIGTERM came; everything up to the last step is saved.
     """
     execution = execution or Execution()
@@ -173,7 +174,7 @@ def fit(
             remove_temporaries(out)
         training = Training(recipe, splits, out, execution, team)
         training.after_epoch = after_epoch
-        if resume and (out / CHECKPOINT).exists():
+        if resume and ((out / CHECKPOINT).exists() or previous(out / CHECKPOINT).exists()):
             training.restore()
         training.check_start()
         with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
@@ -253,8 +254,8 @@ class Training:
 
     def run(self, flag: StopFlag, quiet: bool) -> None:
         """Train to the end; raises Stopped, with everything saved, where the flag goes up."""
-        if self.history and self.team.writer:
-            self._write_tables()  # what was killed between a checkpoint and its tables
+        if self.history:
+            self._let_write(self._write_tables)  # what was killed between a checkpoint and its tables
         board = Board(self.out, self.taken) if self.execution.tensorboard and self.team.writer else None
         try:
             with Progress(self.total, self.taken, quiet) as progress:
@@ -353,8 +354,7 @@ class Training:
         taken = self.taken
         self._begin_epoch(self.epoch + 1)
         self._save()
-        if self.team.writer:
-            self._write_tables()
+        self._let_write(self._write_tables)
         if board is not None:
             board.epoch(taken, entry, layers)
         progress.say(
@@ -435,10 +435,7 @@ class Training:
         # Averaging spreads what is not finite to all gradients; the process whose loss it was knows more.
         told = sorted(self.team.gather_texts(mine), key=lambda text: not text.startswith("the loss"))
         what, _, where = told[0].partition(": ")
-        return (
-            f"{what} in epoch {self.epoch}, step {self.step + 1}: {where}; lower --lr and start again "
-            "(the last checkpoint is unchanged)"
-        )
+        return f"{what} in epoch {self.epoch}, step {self.step + 1}: {where}; lower --lr and start again"
 
     def _save_is_due(self) -> bool:
         every, seconds = self.execution.checkpoint_steps, self.execution.checkpoint_seconds
@@ -471,31 +468,49 @@ class Training:
 
     def _save(self) -> None:
         ranks = self.team.gather(self._own_statistics())
-        if self.team.writer:
-            own = ranks[0].clone()
-            self._take_statistics(ranks.mean(0))  # in the file, the model has the average
-            tensors = {
-                **with_prefix("model", {name: t.clone() for name, t in self.model.state_dict().items()}),
-                **({} if self.average is None else with_prefix("average", self.average.network.state_dict())),
-                **with_prefix("best", self.best_tensors),
-                **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
-                "random.data": self.generator.get_state(),
-                "random.torch": torch.get_rng_state(),
-                "ranks": ranks,
-            }
-            self._take_statistics(own)
-            state = {
-                "recipe": asdict(self.recipe),
-                "teacher": self._taught_by,
-                "history": [asdict(entry) for entry in self.history],
-                "layers": [asdict(layer) for layer in self.layers],
-                "epoch": self.epoch,
-                "step": self.step,
-                "seconds": self.seconds + time.perf_counter() - self.started,
-            }
-            write_checkpoint(self.out / CHECKPOINT, tensors, state, keep=not self.damaged)
-            self.damaged = False
+        self._let_write(lambda: self._write_checkpoint(ranks))
         self.saved_at = time.perf_counter()
+
+    def _let_write(self, write: Callable[[], None]) -> None:
+        """Have the writer write; where it cannot, all processes end."""
+        failed = None
+        if self.team.writer:
+            try:
+                write()
+            except MaqdError as error:
+                failed = error
+        (ends,) = self.team.largest(failed is not None)
+        if ends:
+            raise failed or MaqdError(f"the process that writes in {str(self.out)!r} could not; it says why")
+
+    def _write_checkpoint(self, ranks: Tensor) -> None:
+        own = ranks[0].clone()
+        self._take_statistics(ranks.mean(0))  # in the file, the model has the average
+        tensors = {
+            **with_prefix("model", {name: t.clone() for name, t in self.model.state_dict().items()}),
+            **({} if self.average is None else with_prefix("average", self.average.network.state_dict())),
+            **with_prefix("best", self.best_tensors),
+            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+            "random.data": self.generator.get_state(),
+            "random.torch": torch.get_rng_state(),
+            "ranks": ranks,
+        }
+        self._take_statistics(own)
+        broken = not_finite(tensors)
+        if broken is not None:  # no loss has seen the step just taken; validations show no infinite bias
+            at = f"epoch {self.epoch}, step {self.step}" if self.step else f"epoch {self.epoch - 1}"
+            raise MaqdError(f"a weight became infinite or nan in {at}: {broken!r} is; lower --lr and start again")
+        state = {
+            "recipe": asdict(self.recipe),
+            "teacher": self._taught_by,
+            "history": [asdict(entry) for entry in self.history],
+            "layers": [asdict(layer) for layer in self.layers],
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds + time.perf_counter() - self.started,
+        }
+        write_checkpoint(self.out / CHECKPOINT, tensors, state, keep=not self.damaged)
+        self.damaged = False
 
     def _write_tables(self) -> None:
         write_text(self.out / METRICS, csv_table(Epoch, self.history))
@@ -514,13 +529,14 @@ class Training:
         """Go to where the checkpoint in the folder is.
 
         Raises:
-            MaqdError: it is damaged and so is the one before it; it belongs to another recipe.
+            MaqdError: it is unusable and so is the one before it; it belongs to another recipe.
         """
         tensors, state, path = read_checkpoint(self.out / CHECKPOINT)
         where = str(path)
         self.damaged = path == previous(self.out / CHECKPOINT)
         if self.damaged and self.team.writer:
-            print(f"{str(self.out / CHECKPOINT)!r} is damaged; continuing from {where!r}", file=sys.stderr)
+            what = "damaged" if (self.out / CHECKPOINT).exists() else "missing"
+            print(f"{str(self.out / CHECKPOINT)!r} is {what}; continuing from {where!r}", file=sys.stderr)
         if not same_recipe(state.get("recipe"), self.recipe):
             raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
         if state.get("teacher") != self._taught_by:

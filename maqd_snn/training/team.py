@@ -70,7 +70,8 @@ class Team(ABC):
         """Return the largest of each number over the processes."""
         if self.size == 1:
             return list(values)
-        return [int(value) for value in self.gather(torch.tensor(values, device=self.device)).amax(0)]
+        mine = torch.tensor(values, dtype=torch.int64, device=self.device)
+        return [int(value) for value in self.gather(mine).amax(0)]
 
 
 @final
