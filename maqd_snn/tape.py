@@ -120,6 +120,11 @@ class Operands:
         """Return the result of a product."""
         return as_bfloat16(z) if self.rounded else z
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether results are numbers of bfloat16."""
+        return self.rounded or self.dtype == torch.bfloat16
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -140,7 +145,24 @@ QUANTIZED = Stage()
 
 
 @dataclass(frozen=True)
-class Convolution(Step):
+class Product(Step):
+    """A product of the input x and weight codes q, with these `numbers`."""
+
+    numbers: Operands = Operands()
+    needs_inputs = True
+
+    @abstractmethod
+    def product(self, x: Tensor, q: Tensor) -> Tensor:
+        """Return the product of operands of one type."""
+
+    def sums(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> Tensor:
+        """Return the sums in float32, not rounded to what `forward` gives; of integers they are exact below 2^24."""
+        (x,), (q,) = inputs, operands
+        return self.product(self.numbers.take(x).float(), self.numbers.take(q).float())
+
+
+@dataclass(frozen=True)
+class Convolution(Product):
     """z = sum over taps of q * x, with these `numbers`, or in 8 bits (forward only, exact).
 
     `winograd` lets a CPU compute the gradient of q with fewer multiplications.
@@ -150,12 +172,14 @@ class Convolution(Step):
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
-    numbers: Operands = Operands()
     int8: bool = False
     kernel: Pair = (1, 1)
     winograd: bool = False
-    needs_inputs = True
     takes_bytes = True
+
+    def product(self, x: Tensor, q: Tensor) -> Tensor:
+        q = q.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups)
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (x,), (q,) = inputs, operands
@@ -163,9 +187,7 @@ class Convolution(Step):
             levels = x.to(torch.uint8, memory_format=torch.channels_last)
             z: Tensor = int8_conv2d(levels, q, self.stride, self.padding, self.dilation, self.groups)
             return z, ()
-        x, q = self.numbers.take(x), self.numbers.take(q).contiguous(memory_format=torch.channels_last)
-        z = F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups)
-        return self.numbers.give(z), ()
+        return self.numbers.give(self.product(self.numbers.take(x), self.numbers.take(q))), ()
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
@@ -185,15 +207,15 @@ class Convolution(Step):
 
 
 @dataclass(frozen=True)
-class MatrixProduct(Step):
+class MatrixProduct(Product):
     """z = q x, with these `numbers`."""
 
-    numbers: Operands = Operands()
-    needs_inputs = True
+    def product(self, x: Tensor, q: Tensor) -> Tensor:
+        return F.linear(x, q)
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         take, give = self.numbers.take, self.numbers.give
-        return give(F.linear(take(inputs[0]), take(operands[0]))), ()
+        return give(self.product(take(inputs[0]), take(operands[0]))), ()
 
     def backward(
         self, grad: Tensor, inputs: Sequence[Tensor], extras: Tensors, operands: Sequence[Tensor]
@@ -549,7 +571,7 @@ class Tape:
         return [*operands, torch.stack([p.sum() for p in parameters]).sum() * 0]
 
     def forward(
-        self, x: Tensor, operands: Sequence[Tensor], watch: Watch | None = None
+        self, x: Tensor, operands: Sequence[Tensor], watch: Watch | None = None, watch_sums: Watch | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensors]]:
         """Return the logits, the kept values, and what each step wants kept beside them.
 
@@ -557,6 +579,8 @@ class Tape:
             x: codes minus the zero point, (B, C, H, W).
             operands: of `operands`.
             watch: called with every part's name and output in floating point; not in compiled code.
+            watch_sums: called with the name of every product in bfloat16 and its sums before they are rounded; they
+            are computed for it.
         """
         values = {0: x.contiguous(memory_format=torch.channels_last)}
         kept, extras = [], []
@@ -564,6 +588,8 @@ class Tape:
             mine = [operands[place] for place in step.parameters]
             values[index + 1], extra = step.forward([values[used] for used in step.inputs], mine)
             extras.append(extra)
+            if watch_sums is not None and isinstance(step, Product) and step.numbers.bfloat16:
+                watch_sums(step.name, step.sums([values[used] for used in step.inputs], mine))
             if watch is not None:
                 watch(step.name, values[index + 1].float())
             for used in sorted(set(step.inputs)):  # no name may hold a value any longer
@@ -696,11 +722,11 @@ def _convolution(part: layers.Conv2d, at: At) -> Built:
     winograd = part.groups == 1 and at.operands.dtype == torch.float32
     step = Convolution(
         *at.wiring,
+        at.operands,
         part.stride,
         part.padding,
         part.dilation,
         part.groups,
-        at.operands,
         int8,
         (kh, kw),
         winograd and pays((inputs, outputs), (kh, kw), part.stride, part.dilation),

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from maqd_snn import MaqdError
+from maqd_snn.layers import QuantizedProduct
+from maqd_snn.normalization import FoldableNorm
 from maqd_snn.tape import Convolution, Operands
 from maqd_snn.training.precision import PRECISIONS, prepare
 from maqd_snn.winograd import pays
@@ -88,6 +90,50 @@ def test_a_cpu_without_bfloat16_rounds_instead(make_model, monkeypatch: pytest.M
         run = prepare(make_model("vgg", 2, 3), "bf16-mixed")
         assert run.operands_on("cpu") == (Operands(torch.bfloat16) if has else Operands(rounded=True))
         assert run.operands_on("cuda") == Operands(torch.bfloat16)
+
+
+@pytest.mark.parametrize("has", [True, False], ids=["instructions", "rounding"])
+@pytest.mark.parametrize(
+    ("family", "plan"), [("mlp", "24-16"), ("vgg", "8-8-M-16-S")], ids=["matrix products", "convolutions"]
+)
+def test_the_rounded_share_is_of_the_sums_before_they_are_rounded(
+    make_model, random_codes, monkeypatch, has, family, plan
+) -> None:
+    """Of the first product the fp32 step shows the same sums; the last product is never in bfloat16."""
+    monkeypatch.setattr("maqd_snn.training.precision.cpu_has_bfloat16", lambda: has)
+    model, twin = (make_model(family, 2, 3, plan=plan).train() for _ in range(2))
+    codes, seen, exact = random_codes(model), {}, {}
+    run = prepare(model, "bf16-mixed")
+    run(codes, seen.__setitem__)
+    prepare(twin)(codes, exact.__setitem__)
+    *products, last = [name for name in model.names if isinstance(model.part(name), QuantizedProduct)]
+    assert list(run.rounded_shares) == products
+    assert last not in run.rounded_shares
+    sums = exact[products[0]]
+    assert torch.equal(seen[products[0]], sums.to(torch.bfloat16).float())
+    changed = float((seen[products[0]] != sums).float().mean())
+    assert run.rounded_shares[products[0]] == pytest.approx(changed)
+    assert 0 < changed < float((sums.abs() > 256).float().mean())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
+def test_in_other_precisions_no_sum_is_rounded(make_model, random_codes, precision) -> None:
+    model = make_model("vgg", 2, 3).train()
+    run = prepare(model, precision)
+    run(random_codes(model), lambda *_: None)
+    assert run.rounded_shares == {}
+
+
+def test_whether_steps_run_compiled_can_be_asked(make_model) -> None:
+    """Statistics of several processes are not compiled, at no time before the first step either."""
+    model = make_model("vgg", 2, 3, norm="batchnorm").train()
+    run = prepare(model, compiled=True)
+    assert run.runs_compiled
+    assert not prepare(model).runs_compiled
+    for module in model.modules():
+        if isinstance(module, FoldableNorm):
+            module.sum_over_processes = lambda x: x
+    assert not run.runs_compiled
 
 
 def test_eight_bits_are_for_the_cpu(make_model) -> None:

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.graph import INPUT, SpikingNetwork, Watch
-from maqd_snn.layers import NormSpike, QuantizedProduct
-from maqd_snn.normalization import FoldableNorm, GroupNorm
+from maqd_snn.layers import NormSpike
+from maqd_snn.normalization import FoldableNorm, GroupNorm, SumOverProcesses
 from maqd_snn.tape import QUANTIZED, Operands, Stage, Tape, Tensors, tape_of
 
 
@@ -41,8 +41,6 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         ),
     }
 )
-
-LARGEST_EXACT_BF16 = 256
 
 
 def cpu_has_bfloat16() -> bool:
@@ -70,12 +68,12 @@ def cpp_compiler() -> str | None:
 
 
 def rounded_share(sums: Tensor) -> float:
-    """Return the share of product sums that bfloat16 may round: those above 256 in magnitude.
+    """Return the share of product sums that bfloat16 changes: of integers, none up to 256 and every odd one above.
 
-    >>> rounded_share(torch.tensor([3.0, -256.0, 258.0, -1000.0]))
-    0.5
+    >>> rounded_share(torch.tensor([3.0, -256.0, 257.0, 258.0]))
+    0.25
     """
-    return float((sums.abs() > LARGEST_EXACT_BF16).float().mean())
+    return float((sums != sums.to(torch.bfloat16)).float().mean())
 
 
 class PlainForward(nn.Module):
@@ -100,8 +98,8 @@ def written_out(model: SpikingNetwork) -> bool:
 class TrainingForward(nn.Module):
     """codes (B, C, H, W) -> logits (B, classes) of the model in training mode; see `prepare`.
 
-    `stage` may be set between two steps. `rounded_shares` holds, for every product of a bfloat16 step that was watched,
-    the share of its sums above 256, the ones that bfloat16 rounds.
+    `stage` may be set between two steps. `rounded_shares` holds, for every product in bfloat16 of a step that was
+    watched, the share of its sums that bfloat16 changes; it is not for the last product, which is one in float32.
     """
 
     def __init__(
@@ -129,8 +127,6 @@ class TrainingForward(nn.Module):
         x = self.model.centred(codes).float()
         if watch is not None:
             watch(INPUT, x)
-            if self.precision.operands.dtype == torch.bfloat16:
-                watch = self._noting_rounded(watch)
         logits: Tensor = _Run.apply(self, x, watch, *self.model.parameters())  # type: ignore[no-untyped-call]
         return logits
 
@@ -143,14 +139,22 @@ class TrainingForward(nn.Module):
             return replace(operands, int8=False)
         return operands
 
+    @property
+    def runs_compiled(self) -> bool:
+        """Whether steps that are not watched run compiled; with statistics of several processes they do not."""
+        return self.compiled and not any(self._sums_over_processes())
+
+    def _sums_over_processes(self) -> list[SumOverProcesses | None]:
+        return [norm and norm.sum_over_processes for norm in self._norms]
+
     def tape(self) -> Tape:
         """Return the steps; written anew for another stage, or statistics that have come to be of several processes."""
-        sums = [norm and norm.sum_over_processes for norm in self._norms]
+        sums = self._sums_over_processes()
         if self._tape is None or self._written_for != (self.stage, sums):
             operands = self.operands_on(next(self.model.parameters()).device.type)
             self._tape = tape_of(self.model, operands, self.penalty, self.target, self.stage)
             self._written_for = self.stage, sums
-            self._functions = _Functions.of(self._tape, self.compiled and not any(sums))
+            self._functions = _Functions.of(self._tape, self.runs_compiled)
             self._weights = None
         return self._tape
 
@@ -168,13 +172,9 @@ class TrainingForward(nn.Module):
                 first, second, _, _, _, _, *samples = extra
                 norm.observe(first, second, samples[0] if samples else batch)
 
-    def _noting_rounded(self, watch: Watch) -> Watch:
-        def noting(name: str, output: Tensor) -> None:
-            if isinstance(self.model.part(name), QuantizedProduct):
-                self.rounded_shares[name] = rounded_share(output)
-            watch(name, output)
-
-        return noting
+    def note_sums(self, name: str, sums: Tensor) -> None:
+        """Take the sums of a product, before they are rounded, into `rounded_shares`."""
+        self.rounded_shares[name] = rounded_share(sums)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class _Run(torch.autograd.Function):
         tape = run.tape()
         operands = run.operands(parameters)
         function = run._functions.forward if watch is None else tape.forward
-        logits, kept, extras = function(x, operands, *(() if watch is None else (watch,)))
+        logits, kept, extras = function(x, operands, *(() if watch is None else (watch, run.note_sums)))
         run.observe(extras, len(x))
         flat = [tensor for extra in extras for tensor in extra]
         ctx.save_for_backward(*kept, *flat, *operands, *parameters)
@@ -245,9 +245,11 @@ def prepare(
 
     It is a module that holds the model, so that it can be handed to DistributedDataParallel. The model must be in
     training mode. Activations lie channels-last; what the backward pass needs of them is kept in few bits. Weights are
-    standardized and rounded once for each state of the parameters, not once per call. A call with `watch` runs
-    uncompiled, since it hands out every node's output. A model with group normalization (see `written_out`)
-    runs through its parts instead, in float32 and not compiled.
+    standardized and rounded once for each state of the parameters, not once per call. That state is where they lie and
+    torch's count of changes, which writing through `.data` does not move: write under `torch.no_grad()` instead. A call
+    with `watch` runs uncompiled, since it hands out every node's output; so does one with statistics of several
+    processes (see `TrainingForward.runs_compiled`). A model with group normalization (see `written_out`) runs through
+    its parts instead, in float32 and not compiled.
 
     Args:
         precision: a name of `PRECISIONS`.
