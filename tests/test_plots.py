@@ -98,3 +98,51 @@ def test_what_cannot_be_drawn_is_one_sentence(run, tmp_path, capsys):
     (tmp_path / "metrics.csv").write_text("epoch\n1\n")
     (tmp_path / "layers.csv").write_text((run / "layers.csv").read_text())
     assert "are damaged" in fails(tmp_path)
+
+
+def test_an_interrupted_training_has_its_curves(run, tmp_path, capsys):
+    for name in ("recipe.json", "metrics.csv", "layers.csv"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    assert main(["plot", str(tmp_path)]) == 0
+    *paths, line = capsys.readouterr().out.splitlines()
+    assert paths == [str(tmp_path / PLOTS[name]) for name in ("curves", "surrogate")]
+    assert line == "there is no network.h5 yet: weight codes and levels are drawn when the training has ended"
+    assert {path.name for path in tmp_path.glob("*.png")} == {"curves.png", "surrogate.png"}
+
+
+METRICS = "epoch,lr,train_loss,train_accuracy,validation_loss,validation_accuracy\n"
+LAYERS = "epoch,layer,spike_rate,rounded_share\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.csv", b"\xff\xfe\x00", "'utf-8' codec can't decode"),
+        ("metrics.csv", b"", "a row for an epoch are expected, and there is no row"),
+        ("metrics.csv", METRICS.encode(), "a row for an epoch are expected, and there is no row"),
+        (
+            "metrics.csv",
+            f"{METRICS}1,0.1,much,0.5,2.0,0.5\n".encode(),
+            "train_loss in row 1 is expected to be a finite",
+        ),
+        ("metrics.csv", f"{METRICS}1,0.1,2.0,0.5,nan,0.5\n".encode(), "number, and is nan"),
+        ("metrics.csv", f"{METRICS}1,0.1,2.0,0.5,2.0\n".encode(), "validation_accuracy in row 1 is expected to be a"),
+        ("metrics.csv", f"{METRICS}1,0.1,2.0,0.5,2.0,0.5,3\n".encode(), "row 1 has more cells than the header"),
+        ("metrics.csv", b"epoch\n1\n", "a column 'lr' is expected, and there are epoch"),
+        ("metrics.csv", METRICS.encode() + b"1" * 200_000, "field larger than field limit"),
+        ("layers.csv", LAYERS.encode(), "a row for an epoch are expected, and there is no row"),
+        ("layers.csv", f"{LAYERS}1,spike1,0.5,\n1,spike2,half,\n".encode(), "spike_rate in row 2 is expected to be a"),
+        ("layers.csv", f"{LAYERS}1,,0.5,\n".encode(), "layer in row 1 is expected to be a name, and is None"),
+    ],
+    ids=["bytes", "empty", "header", "text", "nan", "short", "long", "column", "field", "layers", "rate", "layer"],
+)
+def test_damaged_tables_are_one_sentence_and_no_picture(run, tmp_path, capsys, name, content, message):
+    for table in ("recipe.json", "metrics.csv", "layers.csv"):
+        (tmp_path / table).write_bytes((run / table).read_bytes())
+    (tmp_path / name).write_bytes(content)
+    assert main(["plot", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"are damaged: {name}: " in error
+    assert message in error
+    assert list(tmp_path.glob("*.png")) == []

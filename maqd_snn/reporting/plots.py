@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,20 @@ Counts = NDArray[np.int64]
 COLUMNS = 4
 MOST_BARS = 40  # of more values than these, neighbours share a bar
 
+Row = dict[str, float | str | None]
+NUMBER: tuple[type, ...] = (float,)
+EPOCH_COLUMNS = dict.fromkeys(
+    ("epoch", "lr", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"), NUMBER
+)
+LAYER_COLUMNS = {"epoch": NUMBER, "layer": (str,), "spike_rate": (float, NoneType)}
+WORDS: Mapping[type, str] = {float: "a finite number", str: "a name", NoneType: "nothing"}
 
-def read_table(text: str) -> list[dict[str, float | str | None]]:
+
+def read_table(text: str) -> list[Row]:
     """Return the rows of a CSV table with a header: numbers where a cell is one, None where it is empty.
+
+    Raises:
+        ValueError: a row has more cells than the header.
 
     >>> read_table("epoch,layer,spike_rate\\n1,spike1,\\n")
     [{'epoch': 1.0, 'layer': 'spike1', 'spike_rate': None}]
@@ -45,7 +57,39 @@ def read_table(text: str) -> list[dict[str, float | str | None]]:
         except ValueError:
             return cell
 
-    return [{name: value(cell) for name, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    for number, row in enumerate(rows, 1):
+        if None in row:
+            raise ValueError(f"row {number} has more cells than the header")
+    return [{name: value(cell) for name, cell in row.items()} for row in rows]
+
+
+def read_drawn(path: Path, columns: Mapping[str, tuple[type, ...]]) -> list[Row]:
+    """Return the rows of a table that a training wrote.
+
+    Args:
+        path: of the table. columns: those that are drawn, and what their cells may be, see `EPOCH_COLUMNS`.
+
+    Raises:
+        MaqdError: it is no table, has no row, or has something else in one of these columns.
+    """
+    try:
+        rows = read_table(path.read_text(encoding="utf-8"))
+        if not rows:
+            raise ValueError("a header and a row for an epoch are expected, and there is no row")
+        for number, row in enumerate(rows, 1):
+            for name, kinds in columns.items():
+                if name not in row:
+                    raise ValueError(f"a column {name!r} is expected, and there are {', '.join(row)}")
+                cell = row[name]
+                if not isinstance(cell, kinds) or (isinstance(cell, float) and not math.isfinite(cell)):
+                    expected = " or ".join(WORDS[kind] for kind in kinds)
+                    raise ValueError(f"{name} in row {number} is expected to be {expected}, and is {cell!r}")
+    except (ValueError, csv.Error) as error:
+        raise MaqdError(
+            f"the tables of {str(path.parent)!r} are damaged: {path.name}: {error}; train on to write them"
+        ) from error
+    return rows
 
 
 def weight_counts(net: IntegerNetwork) -> dict[str, tuple[Counts, Counts]]:
