@@ -39,7 +39,7 @@ from maqd_snn.reporting.samples import sample_records
 from maqd_snn.simulation import SimulationReport, simulate
 from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
 from maqd_snn.training.checkpoint import MODEL, load_model, previous, read_tensors, write_tensors
-from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches
+from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches, differences
 from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
 from maqd_snn.windows import count_recordings_right
 
@@ -95,8 +95,11 @@ def _open_run(out: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     begun = file.is_file() and any(path.name != RECIPE for path in out.iterdir())
     if begun:
         if resume:
-            if asdict(read_recipe(out)) != asdict(recipe):
-                raise MaqdError(f"{str(out)!r} holds a run of another recipe; give its options, or another --out")
+            differing = "; ".join(differences(asdict(read_recipe(out)), recipe))
+            if differing:
+                raise MaqdError(
+                    f"{str(out)!r} holds a run of another recipe ({differing}); give its options, or another --out"
+                )
             return
         if not overwrite:
             raise MaqdError(f"{str(out)!r} holds another run; give --resume, --overwrite or another --out")

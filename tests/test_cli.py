@@ -159,7 +159,7 @@ def test_an_existing_run_is_not_lost(run, capsys):
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     base = ["train", "digits", "--out", run, *OPTIONS]
     fails(capsys, base, "holds another run", "--resume, --overwrite or another --out")
-    fails(capsys, [*base, "--resume", "--lr", "0.2"], "holds a run of another recipe")
+    fails(capsys, [*base, "--resume", "--lr", "0.2"], "holds a run of another recipe (lr: ", " there, 0.2 here); give")
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
     assert main([str(part) for part in [*base, "--overwrite", "--epochs", "1"]]) == 0
     assert not (run / "report.json").exists()

@@ -16,7 +16,7 @@ from maqd_snn.training import Epoch, Execution, Recipe, fit, loop
 from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
 from maqd_snn.training.checkpoint import previous, read_tensors, write_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
-from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, evaluate, same_recipe
+from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, differences, evaluate
 from maqd_snn.training.optimize import SCHEDULES
 from maqd_snn.training.watching import LAYERS, METRICS
 
@@ -157,9 +157,8 @@ def test_weights_that_are_not_finite_are_never_saved(few_digits, tmp_path, monke
 
     def breaking(training, *arguments):
         if training.taken == 2:  # within the step, after its gradient was found finite
-            bias = training.model.part(
-                "spike1"
-            ).norm.bias  # where infinite, neurons always fire: no validation shows it
+            # Where it is infinite, neurons always fire: no validation shows it.
+            bias = training.model.part("spike1").norm.bias
             training.stepper.register_step_post_hook(lambda *_: bias.data[0].fill_(value))
         return take(training, *arguments)
 
@@ -207,18 +206,22 @@ def test_the_layer_that_first_broke_is_named(few_digits, tmp_path, monkeypatch, 
 
 def test_a_file_from_before_a_field_is_of_the_same_recipe():
     values = dataclasses.asdict(SMALL)
-    assert same_recipe(values, SMALL)
+    assert differences(values, SMALL) == []
     older = {name: value for name, value in values.items() if name != "synops_penalty"}
-    assert same_recipe(older, SMALL)
-    assert not same_recipe(older, dataclasses.replace(SMALL, synops_penalty=0.1))
-    assert not same_recipe({**values, "unknown": 1}, SMALL)
-    assert not same_recipe(None, SMALL)
+    assert differences(older, SMALL) == []
+    assert differences(older, dataclasses.replace(SMALL, synops_penalty=0.1)) == ["synops_penalty: 0.0 there, 0.1 here"]
+    assert differences({**values, "unknown": 1}, SMALL) == ["unknown: 1 there, nothing here"]
+    assert differences(None, SMALL) == ["no recipe there"]
+    other = dataclasses.replace(SMALL, plan=None, max_steps=8)
+    assert differences(values, other) == ["plan: '8-M-16-M' there, None here", "max_steps: None there, 8 here"]
+    del values["dataset"]
+    assert differences(values, SMALL) == ["dataset: nothing there, 'digits' here"]
 
 
 def test_checkpoints_of_another_recipe_or_damaged_are_refused(few_digits, tmp_path):
     once = dataclasses.replace(SMALL, epochs=1)
     fit(once, few_digits, tmp_path, quiet=True)
-    with pytest.raises(MaqdError, match="belongs to another recipe"):
+    with pytest.raises(MaqdError, match=r"belongs to another recipe \(lr: 0.006 there, 0.001 here\); give its options"):
         fit(dataclasses.replace(once, lr=1e-3), few_digits, tmp_path, resume=True, quiet=True)
     path = tmp_path / CHECKPOINT
     whole = path.read_bytes()
@@ -290,6 +293,14 @@ def _set(name, value):
     return lambda tensors, state: tensors.__setitem__(name, value(tensors[name]))
 
 
+def _without(start):
+    return lambda tensors, state: [tensors.pop(name) for name in list(tensors) if name.startswith(start)]
+
+
+def _with(name):
+    return lambda tensors, state: tensors.__setitem__(name, torch.zeros(()))
+
+
 def _state(change):
     return lambda tensors, state: change(state)
 
@@ -300,6 +311,20 @@ def _state(change):
         (_set("optimizer.0.exp_avg", lambda t: t[:1]), "optimizer state '0.exp_avg' that is none of its parameter"),
         (_set("optimizer.0.exp_avg", lambda t: t.int()), "optimizer state '0.exp_avg' that is none of its parameter"),
         (_set("optimizer.0.exp_avg", lambda t: t + 0j), "optimizer state '0.exp_avg' that is none of its parameter"),
+        (_set("optimizer.0.exp_avg", lambda t: t.sum()), "optimizer state '0.exp_avg' that is none of its parameter"),
+        (_set("optimizer.0.step", lambda t: -t), "optimizer state '0.step' that is no number of steps"),
+        (_set("optimizer.0.step", lambda t: t * math.nan), "optimizer state '0.step' that is no number of steps"),
+        (_without("optimizer.0.exp_avg"), "lacks the optimizer state '0.exp_avg'"),
+        (_without("optimizer.1."), "lacks the optimizer state '1.exp_avg'"),
+        (_without("optimizer."), "lacks the optimizer state '0.exp_avg'"),
+        (_with("optimizer.0.max_exp_avg_sq"), "optimizer state '0.max_exp_avg_sq' that fits no parameter"),
+        (_with("optimizer.99.exp_avg"), "optimizer state '99.exp_avg' that fits no parameter"),
+        (_without("best."), "does not fit the model of its recipe"),
+        (_without("best.parts.conv1.weight"), "does not fit the model of its recipe"),
+        (_set("best.parts.conv1.weight", lambda t: t[:1]), "does not fit the model of its recipe"),
+        (_state(lambda s: s.update(rounded=[])), "holds no position of this version"),
+        (_state(lambda s: s.update(rounded={"conv1": math.nan})), "holds no position of this version"),
+        (_state(lambda s: s.update(data=[])), "was trained on other images"),
         (_set("model.parts.conv1.weight", lambda t: t.int()), "does not fit the model of its recipe"),
         (_set("model.parts.conv1.weight", lambda t: t[:1]), "does not fit the model of its recipe"),
         (_set("ranks", lambda t: t * math.nan), "holds no position of this version"),
@@ -320,6 +345,61 @@ def test_a_crafted_checkpoint_is_refused_before_a_step_is_taken(few_digits, tmp_
     write_tensors(path, tensors, state)
     with pytest.raises(MaqdError, match=message):
         fit(SMALL, few_digits, tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "none"])
+def test_an_optimizer_without_its_state_is_refused_where_it_has_one(few_digits, tmp_path, fit_until, optimizer):
+    name, momentum = ("sgd", 0.0) if optimizer == "none" else (optimizer, 0.9)
+    recipe = dataclasses.replace(SMALL, optimizer=name, momentum=momentum, lr=0.05, epochs=1)
+    fit_until(2, recipe, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=1))
+    tensors, state = read_tensors(tmp_path / CHECKPOINT)
+    less = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+    write_tensors(tmp_path / CHECKPOINT, less, state)
+    if optimizer == "none":
+        assert less == tensors
+        fit(recipe, few_digits, tmp_path, resume=True, quiet=True)
+    else:
+        with pytest.raises(MaqdError, match=r"lacks the optimizer state '0\.momentum"):
+            fit(recipe, few_digits, tmp_path, resume=True, quiet=True)
+
+
+def test_a_resumed_training_in_bfloat16_loses_no_rounded_shares(few_digits, tmp_path, fit_until):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    recipe = dataclasses.replace(SMALL, precision="bf16-mixed", epochs=2)
+    expected = fit(recipe, few_digits, whole, quiet=True)
+    assert {row.layer for row in expected.layers if row.rounded_share is not None} == {"conv1", "conv2"}
+    fit_until(8, recipe, few_digits, parts, quiet=True, execution=Execution(checkpoint_steps=1))  # in epoch 2
+    assert fit(recipe, few_digits, parts, resume=True, quiet=True).layers == expected.layers
+    assert (parts / LAYERS).read_text() == (whole / LAYERS).read_text()
+
+
+def test_other_training_images_are_refused(few_digits, tmp_path, fit_until):
+    fit_until(7, SMALL, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=1))
+    train = few_digits.train
+    codes, labels = train.codes.clone(), train.labels.clone()
+    codes[0, 0, 0, 0] += 1
+    labels[0] = (labels[0] + 1) % 10
+    for changed, count in (
+        ({"codes": codes}, 320),
+        ({"labels": labels}, 320),
+        ({"codes": codes[:319], "labels": labels[:319]}, 319),
+    ):
+        other = dataclasses.replace(few_digits, train=dataclasses.replace(train, **changed))
+        message = (
+            rf"was trained on other images: expected 320 with sha256 [0-9a-f]{{12}}, got {count} with .*; put the data"
+        )
+        with pytest.raises(MaqdError, match=message):
+            fit(SMALL, other, tmp_path, resume=True, quiet=True)
+
+
+def test_a_checkpoint_from_before_data_and_rounded_shares_were_kept_is_gone_on_from(few_digits, tmp_path, fit_until):
+    fit_until(7, SMALL, few_digits, tmp_path, quiet=True, execution=Execution(checkpoint_steps=1))
+    tensors, state = read_tensors(tmp_path / CHECKPOINT)
+    del state["data"], state["rounded"]
+    write_tensors(tmp_path / CHECKPOINT, tensors, state)
+    assert len(fit(SMALL, few_digits, tmp_path, resume=True, quiet=True).history) == 3
 
 
 def test_an_interrupted_save_keeps_the_previous_checkpoint(few_digits, tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ A file holds named tensors (`model.*`, `average.*`, `best.*`, `optimizer.<parame
 one JSON text under the metadata key `state`.
 """
 
+import copy
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -152,22 +154,32 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     """Restore what `optimizer_tensors` returned; learning rates and decay stay those of the optimizer.
 
     Raises:
-        MaqdError: tensors that are not of this optimizer's parameters; `where` is named.
+        MaqdError: tensors that are not those of this optimizer after a step; `where` is named.
     """
+    expected = _after_a_step(optimizer)
     state: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    numbers = range(len(parameters))
+    for name in sorted(expected.keys() - tensors.keys()):
+        raise MaqdError(f"{where} lacks the optimizer state {name!r}; train again")
     for name, tensor in tensors.items():
-        number, _, slot = name.partition(".")
-        if not (number.isdecimal() and int(number) in numbers and slot):
+        if name not in expected:
             raise MaqdError(f"{where} has an optimizer state {name!r} that fits no parameter; train again")
-        of = parameters[int(number)]
-        if not tensor.is_floating_point() or tensor.shape not in (of.shape, torch.Size(())):
+        if tensor.dtype != expected[name].dtype or tensor.shape != expected[name].shape:
             raise MaqdError(f"{where} has an optimizer state {name!r} that is none of its parameter; train again")
+        number, _, slot = name.partition(".")
+        if slot in ("step", "steps") and not 0 <= float(tensor) < math.inf:
+            raise MaqdError(f"{where} has an optimizer state {name!r} that is no number of steps; train again")
         state.setdefault(int(number), {})[slot] = tensor
-    if tensors and set(state) != set(numbers):
-        raise MaqdError(f"{where} lacks the optimizer state of some parameters; train again")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state that such an optimizer has once it has taken a step."""
+    fresh = copy.deepcopy(optimizer)
+    for group in fresh.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    fresh.step()
+    return optimizer_tensors(fresh)
 
 
 def load_model(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

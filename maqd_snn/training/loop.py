@@ -3,6 +3,7 @@
 Axis letters: B batch, C channels, H height, W width.
 """
 
+import hashlib
 import math
 import signal
 import sys
@@ -213,6 +214,7 @@ class Training:
             for norm in self.norms:
                 norm.sum_over_processes = team.sum_over_processes
         self.codes, self.labels = splits.train.codes.to(team.device), splits.train.labels.to(team.device)
+        self.data = identity(splits.train)
         self.validation = splits.validation
         self.batch, self.share = shares(recipe, len(splits.train), team.size)
         # An incomplete last batch is left to the next epoch's shuffle: its statistics would be those of few samples.
@@ -503,10 +505,12 @@ class Training:
         state = {
             "recipe": asdict(self.recipe),
             "teacher": self._taught_by,
+            "data": self.data,
             "history": [asdict(entry) for entry in self.history],
             "layers": [asdict(layer) for layer in self.layers],
             "epoch": self.epoch,
             "step": self.step,
+            "rounded": self.forward.rounded_shares,
             "seconds": self.seconds + time.perf_counter() - self.started,
         }
         write_checkpoint(self.out / CHECKPOINT, tensors, state, keep=not self.damaged)
@@ -529,7 +533,7 @@ class Training:
         """Go to where the checkpoint in the folder is.
 
         Raises:
-            MaqdError: it is unusable and so is the one before it; it belongs to another recipe.
+            MaqdError: it is unusable and so is the one before it; it belongs to another recipe, teacher or data.
         """
         tensors, state, path = read_checkpoint(self.out / CHECKPOINT)
         where = str(path)
@@ -537,22 +541,30 @@ class Training:
         if self.damaged and self.team.writer:
             what = "damaged" if (self.out / CHECKPOINT).exists() else "missing"
             print(f"{str(self.out / CHECKPOINT)!r} is {what}; continuing from {where!r}", file=sys.stderr)
-        if not same_recipe(state.get("recipe"), self.recipe):
-            raise MaqdError(f"{where!r} belongs to another recipe; give another --out, or the same options")
+        differing = "; ".join(differences(state.get("recipe"), self.recipe))
+        if differing:
+            raise MaqdError(f"{where!r} belongs to another recipe ({differing}); give its options, or another --out")
         if state.get("teacher") != self._taught_by:
             raise MaqdError(
                 f"{where!r} was taught by another network than the one that {self.recipe.teacher!r} holds now; give "
                 "another --out, or put the teacher back"
             )
+        data = state.get("data", self.data)  # an older file lacks it
+        if data != self.data:
+            raise MaqdError(
+                f"{where!r} was trained on other images: expected {_words(data)}, got {_words(self.data)}; put the "
+                "data back, or give another --out"
+            )
+        self.history = _records(Epoch, state.get("history"), where)
+        self.layers = _records(LayerEpoch, state.get("layers"), where)
+        self.best_tensors = {n: t.to(self.team.device) for n, t in under_prefix("best", tensors).items()}
+        if self.history:
+            load_model(self.model, self.best_tensors, where)  # now that it can be refused; what is trained comes next
         load_model(self.model, under_prefix("model", tensors), where)
         if self.average is not None:
             load_model(self.average.network, under_prefix("average", tensors), where)
-        load_optimizer(self.optimizer, under_prefix("optimizer", tensors), where)
-        self.best_tensors = {n: t.to(self.team.device) for n, t in under_prefix("best", tensors).items()}
-        self.history = _records(Epoch, state.get("history"), where)
-        self.layers = _records(LayerEpoch, state.get("layers"), where)
         epoch, step, seconds = (state.get(name) for name in ("epoch", "step", "seconds"))
-        ranks, random = tensors.get("ranks"), under_prefix("random", tensors)
+        ranks, random, rounded = tensors.get("ranks"), under_prefix("random", tensors), state.get("rounded", {})
         expected = self._own_statistics()
         if (
             epoch != len(self.history) + 1
@@ -565,10 +577,15 @@ class Training:
             or len(ranks) == 0
             or not bool(ranks.isfinite().all())
             or set(random) != {"data", "torch"}
+            or not isinstance(rounded, dict)
+            or not all(isinstance(share, float) and math.isfinite(share) for share in rounded.values())
         ):
             raise MaqdError(f"{where!r} holds no position of this version; train again")
         self._begin_epoch(epoch)
         self.step, self.seconds = step, seconds
+        self.forward.rounded_shares = rounded
+        if self.taken:
+            load_optimizer(self.optimizer, under_prefix("optimizer", tensors), where)
         try:
             self.generator.set_state(random["data"])
             torch.set_rng_state(random["torch"])
@@ -602,13 +619,39 @@ def shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
     return share * parts, share
 
 
-def same_recipe(values: Any, recipe: Recipe) -> bool:
-    """Return whether plain values, as a file holds them, are those of the recipe.
+def differences(values: Any, recipe: Recipe) -> list[str]:
+    """Return in words where plain values, as a file holds them, are not those of the recipe.
 
     A field that the file lacks is newer than the file; its default is what was done before.
+
+    >>> differences({"name": "a", "dataset": "digits", "max_steps": 6}, Recipe("a", "digits", max_steps=8))
+    ['max_steps: 6 there, 8 here']
     """
-    defaults = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING}
-    return isinstance(values, dict) and {**defaults, **values} == asdict(recipe)
+    if not isinstance(values, dict):
+        return ["no recipe there"]
+    here = asdict(recipe)
+    there = {**{f.name: f.default for f in fields(Recipe) if f.default is not MISSING}, **values}
+    return [
+        f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
+        for name in [*here, *(name for name in there if name not in here)]
+        if name not in there or name not in here or there[name] != here[name]
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "nothing"
+
+
+def identity(dataset: ImageDataset) -> dict[str, Any]:
+    """Return how many images these are, and the sha256 of their codes and labels."""
+    digest = hashlib.sha256(dataset.codes.contiguous().numpy().data)
+    digest.update(dataset.labels.contiguous().numpy().data)
+    return {"images": len(dataset), "sha256": digest.hexdigest()}
+
+
+def _words(data: Any) -> str:
+    known = isinstance(data, dict) and set(data) == {"images", "sha256"}
+    return f"{data['images']} with sha256 {str(data['sha256'])[:12]}" if known else "some of another version"
 
 
 def best(history: list[Epoch]) -> Epoch:
