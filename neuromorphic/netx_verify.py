@@ -8,8 +8,11 @@ Axis letters: B batch.
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -292,6 +295,19 @@ def _check(
     return compare("netx", runtime, scores, expected, "one sample a step, graded input spikes", layers)
 
 
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command; the processes that it started end with it, also where it takes longer than `LIMIT_S`."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            said, errors = process.communicate(timeout=LIMIT_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+
+
 def _in_lava(
     interpreter: str,
     path: Path,
@@ -309,7 +325,7 @@ def _in_lava(
         script.write_text(LAVA, encoding="utf-8")  # Lava starts processes, which import the script again
         command = [interpreter, str(script), str(path.resolve()), str(given), str(found), str(stated.bits)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+            done = _run(command)
         except (OSError, subprocess.TimeoutExpired) as error:
             return not_run("netx", "lava", f"cannot be run: {one_line(error)}")
         if done.returncode or not found.is_file():

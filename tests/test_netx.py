@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -500,6 +501,30 @@ def test_a_lava_that_fails_is_named(
     assert not lava.ran
     assert message in lava.problem
     assert lava.failed == bool(script)
+
+
+def test_a_lava_that_takes_too_long_ends_with_its_processes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter, started = tmp_path / "python", tmp_path / "started"
+    interpreter.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {started}\nwait\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(interpreter))
+    monkeypatch.setattr(netx_verify, "LIMIT_S", 2.0)
+    net = hand_made()
+    _, lava = verify_netx(path, ALL, net.reference(ALL), net)
+    assert "timed out after 2.0 seconds" in lava.problem
+    until = time.monotonic() + 20
+    while (runs := is_running(int(started.read_text()))) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not runs
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_an_interpreter_that_forgets_the_bias_is_caught(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
