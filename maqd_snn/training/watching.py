@@ -36,8 +36,8 @@ class Epoch:
 class LayerEpoch:
     """What one epoch measured of one layer; None where it has no such thing.
 
-    `spike_rate` is the share of neurons that fire on the validation images; `rounded_share` that of the sums above 256,
-    which training in bfloat16 rounds, in the last training batch that was looked at.
+    `spike_rate` is the share of neurons that fire on the validation images; `rounded_share` that of the sums that
+    bfloat16 changes, in the last training batch that was looked at.
     """
 
     epoch: int
