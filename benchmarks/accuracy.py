@@ -3,21 +3,27 @@
     maqd bench accuracy [--recipe cifar10-small] [--folder DIR] [--only NAME ...] [--records FILE [--kept]] [--out FILE]
     maqd bench accuracy --methods [--folder DIR] [--only NAME ...] [--records FILE [--kept]] [--out FILE] [--quick]
 
-The first trains each network of `NETWORKS` with each of its seeds as `maqd train` does, takes test accuracy, SynOps and
-energy from the integer network (`maqd report`), and checks the lines of `CLAIMS`. The second trains each variant of
-`METHODS` on the first 10,000 training images for six epochs and compares validation images; the test images are not
-touched. A training that is finished in the folder is not repeated, one that was stopped goes on; with --records, nor is
-one whose row a file of an earlier call holds, so that the trainings may run on several days and machines. Exit code 1
-where a claim fails or a value of a folded network differs.
+The first trains the networks that the lines of `CLAIMS` about the recipe need, and the twin (all of `NETWORKS` where it
+has no such lines), with each of their seeds as `maqd train` does, takes test accuracy, SynOps and energy from the
+integer network (`maqd report`), and checks those lines. The second trains each variant of `METHODS` on the first 10,000
+training images for six epochs and compares validation images; the test images are not touched. A training that is
+finished in the folder is not repeated, one that was stopped goes on; with --records, nor is one whose row a file of an
+earlier call holds, so that the trainings may run on several days and machines. Exit code 1 where a claim fails, a row
+that judges it is not on record, or a value of a folded network differs.
 """
 
 import argparse
+import fcntl
 import json
+import math
+import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -26,9 +32,9 @@ from typing import Any
 
 import torch
 
-from maqd_snn.benchmarks.document import replace_between
+from maqd_snn.benchmarks.document import around, replace_between
 from maqd_snn.datasets import ImageDataset, Splits, load_splits
-from maqd_snn.errors import unknown_name
+from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.reporting.units import energy_text, quantity
 from maqd_snn.runs import REPORT_JSON, machine, read_recipe
@@ -39,29 +45,26 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Network:
-    """One network: options of `maqd train`, and its seeds."""
+    """One network: its states, None for the float twin, and its seeds."""
 
-    options: tuple[str, ...]
+    act_states: int | None
+    weight_states: int | None
     seeds: tuple[int, ...]
-
-
-def _states(activations: int, weights: int) -> tuple[str, ...]:
-    return ("--act-states", str(activations), "--weight-states", str(weights))
 
 
 NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
-        "2": Network(_states(2, 3), (0, 1)),
-        "twin": Network(("--twin",), (0, 1)),
-        "4": Network(_states(4, 3), (0, 1)),
-        "16": Network(_states(16, 15), (0,)),
+        "2": Network(2, 3, (0, 1)),
+        "twin": Network(None, None, (0, 1)),
+        "4": Network(4, 3, (0, 1)),
+        "16": Network(16, 15, (0,)),
     }
 )
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a network of a recipe is to reach: a mean test accuracy, and at most so many points below the twin."""
+    """What a network of a recipe is to reach: a mean test accuracy, and at most so many points below its twin."""
 
     network: str
     least: float
@@ -75,7 +78,6 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = MappingProxyType(
         "mnist10k": (Claim("2", 0, 0.5),),
     }
 )
-_AXES: Mapping[str, Any] = MappingProxyType({"act_states": 2, "weight_states": 3, "seed": 0})
 BEGIN, END = "<!-- networks: maqd bench accuracy, {} -->", "<!-- end of networks, {} -->"
 
 METHOD_IMAGES, METHOD_VALIDATION, METHOD_EPOCHS = 10_000, 2_500, 6
@@ -137,10 +139,35 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 METHOD_BEGIN, METHOD_END = "<!-- methods: maqd bench accuracy --methods -->", "<!-- end of methods -->"
 
 
-def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequence[str]) -> dict[str, Any]:
+def networks_of(recipe: str) -> list[str]:
+    """Return the networks that the claims about a recipe need; all of them where there are none.
+
+    >>> networks_of("digits")
+    ['2', 'twin']
+    """
+    needed = {claim.network for claim in CLAIMS.get(recipe, ())}
+    return [name for name in NETWORKS if not needed or name == "twin" or name in needed]
+
+
+def recipe_of(recipe: str, name: str, seed: int, quick: bool = False) -> Recipe:
+    """Return what a network of a recipe is trained with."""
+    network, base = NETWORKS[name], replace(get_recipe(recipe), seed=seed)
+    if quick:
+        base = replace(base, max_steps=2, compile=False)
+    if network.act_states is None:
+        return base.twin()
+    return replace(base, act_states=network.act_states, weight_states=network.weight_states)
+
+
+def train_network(recipe: str, name: str, seed: int, folder: Path, quick: bool) -> dict[str, Any]:
     """Train one network as a user does, or go on where it stopped, and return its row."""
-    run = folder / f"{recipe}-{name}-{seed}"
-    options = [*NETWORKS[name].options, "--seed", str(seed), *further]
+    network, run = NETWORKS[name], folder / f"{recipe}-{name}-{seed}"
+    options = ["--seed", str(seed), *(["--max-steps", "2", "--compile", "false"] if quick else [])]
+    if network.act_states is None:
+        options += ["--twin"]
+    else:
+        options += ["--act-states", str(network.act_states), "--weight-states", str(network.weight_states)]
+    folder.mkdir(parents=True, exist_ok=True)
     _maqd("train", recipe, "--out", run, "--resume", "--quiet", "--json", folder / f"{run.name}.json", *options)
     history = json.loads((folder / f"{run.name}.json").read_text())["history"]
     best = min(history, key=lambda row: row["validation_loss"])
@@ -155,8 +182,9 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequ
         "recipe": asdict(read_recipe(run)),
     }
     if name == "twin":
-        _maqd("eval", run, "--json", folder / "eval.json")
-        return {**row, "test": json.loads((folder / "eval.json").read_text())["accuracy"]}
+        result = folder / f"{run.name}-eval.json"
+        _maqd("eval", run, "--json", result)
+        return {**row, "test": json.loads(result.read_text())["accuracy"]}
     _maqd("report", run, "--profile", "cmos45-int8")
     report = json.loads((run / REPORT_JSON).read_text())
     simulation = report["simulation"]
@@ -173,27 +201,100 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, further: Sequ
     }
 
 
+_NUMBER = (int, float)
+_EVERY: Mapping[str, Any] = MappingProxyType({"seconds": _NUMBER, "when": str, "recipe": dict})
+# What a row holds for tables and comparisons, by its kind; counts are not the twin's.
+_VARIANT: Mapping[str, Any] = MappingProxyType(
+    {**_EVERY, "method": str, "images": int, **dict.fromkeys(("accuracy", "train", "rate"), _NUMBER)}
+)
+_TWIN: Mapping[str, Any] = MappingProxyType(
+    {**_EVERY, **dict.fromkeys(("seed", "epoch", "epochs"), int), "validation": _NUMBER, "test": _NUMBER}
+)
+_COUNTED: Mapping[str, Any] = MappingProxyType(
+    {
+        **_TWIN,
+        **{"network": str, "mismatches": int, "compared": int, "dense_pj": dict},
+        **dict.fromkeys(("macs", "synops", "energy_pj", "dense-low-bit", "dense-int8"), _NUMBER),
+    }
+)
+
+
+def _lack(row: Any) -> str | None:
+    """Return the first field that a row lacks, or has of another kind; None where it is whole."""
+    if not isinstance(row, dict):
+        return "recipe"
+    kinds = _VARIANT if "method" in row else _TWIN if row.get("network") == "twin" else _COUNTED
+    dense = row.get("dense_pj")
+    values = {**row, **dense} if isinstance(dense, dict) else row
+    return next((name for name, kind in kinds.items() if not isinstance(values.get(name), kind)), None)
+
+
 def read_records(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the rows of earlier calls by recipe, name and seed; none where there is no file."""
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    """Return the rows of earlier calls by recipe, name and seed; none where there is no file.
+
+    Raises:
+        MaqdError: the file holds something else, or a row that is not whole.
+    """
+    if path is None or not path.is_file():
+        return {}
+    found = _json(path)
+    if not isinstance(found, dict):
+        raise MaqdError(f"{str(path)!r} holds no rows by name; give another --records, or remove the file")
+    for key, row in found.items():
+        if lack := _lack(row):
+            raise MaqdError(
+                f"{str(path)!r} is damaged: the row {key!r} has no {lack!r}, or one of another kind; remove the row to "
+                "train it anew"
+            )
     return found
 
 
-def _keep(kept: dict[str, dict[str, Any]], key: str, row: dict[str, Any], records: Path | None) -> None:
-    """Put a row among those of `read_records`, and write them all if there is a file for them."""
-    kept[key] = row
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MaqdError(
+            f"{str(path)!r} is damaged: it is no JSON text ({error}); mend it, or remove it to begin anew"
+        ) from error
+
+
+def _keep(records: Path | None, key: str, row: Row) -> None:
+    """Put a row into the file, if there is to be one, beside the rows that other calls have written meanwhile."""
     if records:
-        write_text(records, json.dumps(kept, indent=1) + "\n")
+        with _alone(records.resolve().parent):
+            write_text(records, json.dumps({**read_records(records), key: row}, indent=1) + "\n")
 
 
-def of_today(row: Row, recipe: str, where: Path | None) -> bool:
-    """Whether a row was trained with today's fields of the recipe, whatever its states and seed."""
-    return replace(Recipe.from_dict(row["recipe"], str(where)), **_AXES) == replace(get_recipe(recipe), **_AXES)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for others who ask, too, and keep them waiting; where a file system knows no locks, there are none."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # gives the lock back
+
+
+def same_training(row: Row, recipe: Recipe, **fields: object) -> bool:
+    """Whether a row is of a training with this recipe and these fields; a recipe of another version is another."""
+    try:
+        trained = Recipe.from_dict(row["recipe"], "the row")
+    except MaqdError:
+        return False
+    return trained == recipe and all(row.get(name) == value for name, value in fields.items())
 
 
 def _maqd(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "maqd_snn", *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Run a command in a process of its own; raises MaqdError with its last word where it fails."""
+    texts = [str(argument) for argument in arguments]
+    command = [sys.executable, "-m", "maqd_snn", *texts]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise MaqdError(f"{said[-1]} (exit code {done.returncode} of `maqd {shlex.join(texts)}`)")
+    sys.stderr.write(done.stderr)
 
 
 def network_table(rows: Sequence[Row]) -> list[str]:
@@ -204,8 +305,8 @@ def network_table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        options = NETWORKS[row["network"]].options
-        states = "float twin" if row["network"] == "twin" else f"{options[1]} / {options[3]}"
+        network = NETWORKS[row["network"]]
+        states = "float twin" if network.act_states is None else f"{network.act_states} / {network.weight_states}"
         start = (
             f"| {states} | {row['seed']} | {100 * row['test']:.2f} % | {100 * row['validation']:.2f} % "
             f"| {row['epoch']} of {row['epochs']} | {row['seconds'] / 60:.1f} |"
@@ -224,55 +325,77 @@ def network_table(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the means over seeds that it is about, and whether they meet it."""
+    """A claim, the means over seeds that it is about, and whether they meet it; or what is missing to judge it."""
 
     claim: Claim
-    test: float
-    twin: float
+    missing: tuple[str, ...]
+    test: float = math.nan
+    twin: float = math.nan
 
     @property
     def met(self) -> bool:
-        """Whether both limits hold."""
+        """Whether both limits hold; False where it is not judged."""
         return self.test >= self.claim.least and self.twin - self.test <= self.claim.behind
 
 
+def _named(network: str, seed: int) -> str:
+    return f"{network}, seed {seed}"
+
+
 def verdicts(recipe: str, rows: Sequence[Row]) -> list[Verdict]:
-    """Return the recipe's claims that these trainings can judge: those of networks that are there beside a twin.
+    """Return the recipe's claims, each judged where all seeds of its network and the same of the twin are there.
 
-    >>> rows = [{"network": n, "test": t} for n, t in (("2", 0.80), ("2", 0.79), ("twin", 0.86))]
-    >>> [(round(v.test, 6), v.met) for v in verdicts("cifar10-small", rows)]
-    [(79.5, True)]
+    >>> tests = {("2", 0): 0.80, ("2", 1): 0.79, ("twin", 0): 0.86, ("twin", 1): 0.85}
+    >>> rows = [{"network": name, "seed": seed, "test": test} for (name, seed), test in tests.items()]
+    >>> [(round(v.test, 6), v.met, v.missing) for v in verdicts("cifar10-small", rows)][0]
+    (79.5, True, ())
+    >>> [v.missing for v in verdicts("digits", rows[1:])]
+    [('2, seed 0',)]
     """
-
-    def mean(network: str) -> float | None:
-        found = [100 * row["test"] for row in rows if row["network"] == network]
-        return statistics.mean(found) if found else None
-
-    twin = mean("twin")
-    pairs = [(claim, mean(claim.network)) for claim in CLAIMS.get(recipe, ())]
-    return [Verdict(claim, test, twin) for claim, test in pairs if test is not None and twin is not None]
+    tests = {(row["network"], row["seed"]): 100 * row["test"] for row in rows}
+    found = []
+    for claim in CLAIMS.get(recipe, ()):
+        pair = [[(name, seed) for seed in NETWORKS[claim.network].seeds] for name in (claim.network, "twin")]
+        missing = tuple(_named(*key) for keys in pair for key in keys if key not in tests)
+        means = [] if missing else [statistics.mean(tests[key] for key in keys) for keys in pair]
+        found.append(Verdict(claim, missing, *means))
+    return found
 
 
 def verdict_table(found: Sequence[Verdict]) -> list[str]:
     """Return a row for each claim."""
-    return [
+    lines = [
         "| activation states | mean test accuracy | at least | behind the twin | at most | |",
         "|---|---|---|---|---|---|",
-        *(
-            f"| {v.claim.network} | {v.test:.2f} % | {v.claim.least:g} % | {v.twin - v.test:.2f} points "
-            f"| {v.claim.behind:g} | {'yes' if v.met else '**no**'} |"
-            for v in found
-        ),
     ]
+    for v in found:
+        claim = v.claim
+        if v.missing:
+            said = f"not judged, missing: {'; '.join(v.missing)}"
+            lines.append(f"| {claim.network} | | {claim.least:g} % | | {claim.behind:g} | {said} |")
+            continue
+        lines.append(
+            f"| {claim.network} | {v.test:.2f} % | {claim.least:g} % | {v.twin - v.test:.2f} points "
+            f"| {claim.behind:g} | {'yes' if v.met else '**no**'} |"
+        )
+    return lines
 
 
 def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[str, Any]:
-    """Train one variant, or read what its training left, and return its row."""
+    """Train one variant, or read what its training left, and return its row.
+
+    Raises:
+        MaqdError: the folder holds the result of another training.
+    """
     run = folder / re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    result = run / "result.json"
+    result, images = run / "result.json", len(splits.train.codes)
     if result.is_file():
-        row: dict[str, Any] = json.loads(result.read_text())
-        return row
+        before: dict[str, Any] = _json(result)
+        if _lack(before) or not same_training(before, recipe, method=name, images=images):
+            raise MaqdError(
+                f"{str(run)!r} holds a training of another recipe or of other images; give another --folder"
+            )
+        return before
     run.mkdir(parents=True, exist_ok=True)
     torch._dynamo.reset()
     execution = Execution(accelerator="cpu", quiet=True, checkpoint_seconds=0)
@@ -285,7 +408,7 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
         "rate": last.spike_rate,
         "seconds": sum(entry.seconds for entry in history),
         "when": _when(),
-        "images": len(splits.train.codes),
+        "images": images,
         "recipe": asdict(recipe),
     }
     write_text(result, json.dumps(row, indent=1))
@@ -318,18 +441,19 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
     base = replace(get_recipe("cifar10-small"), epochs=1 if options.quick else METHOD_EPOCHS, **REFERENCE)
     if options.quick:
         base = replace(base, compile=False)
-    kept, rows, missing = read_records(options.records), list[Row](), list[str]()
-    for name in _chosen(options.only, METHODS):
-        recipe = replace(base, **METHODS[name])
-        row = kept.get(name)
-        if row is None or Recipe.from_dict(row["recipe"], str(options.records)) != recipe or row["images"] != images:
+    rows, missing = list[Row](), list[str]()
+    for name in _chosen(options.only or METHODS, METHODS):
+        recipe, key = replace(base, **METHODS[name]), _key(name, options.quick)
+        row = read_records(options.records).get(key)
+        if row is None or not same_training(row, recipe, method=name, images=images):
             if options.kept:
                 missing.append(name)
                 continue
-            row = method_row(name, recipe, splits, options.folder or Path("runs/methods"))
-            _keep(kept, name, row, options.records)
+            row = method_row(name, recipe, splits, _folder(options, "runs/methods"))
+            _keep(options.records, key, row)
         print(method_table([row])[-1], flush=True)
         rows.append(row)
+    _check_rows(rows, options)
     chance = 100 * (0.68 * 0.32 / METHOD_VALIDATION) ** 0.5
     head = (
         "`cifar10-small` with the fields of `REFERENCE` in `benchmarks/accuracy.py`, 2 activation and 3 weight states "
@@ -337,26 +461,28 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
         f"first {METHOD_VALIDATION:,} validation images, where one deviation of chance is about {chance:.1f} points."
     )
     text = [*dict.fromkeys(row["when"] for row in rows), "", head, "", *method_table(rows)]
-    return text + (["", f"Still to be trained: {'; '.join(missing)}."] if missing else []), True
+    return text + (["", f"Still to be trained: {'; '.join(missing)}."] if missing else []), bool(rows)
 
 
 def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
-    folder = options.folder or Path("runs/accuracy")
-    folder.mkdir(parents=True, exist_ok=True)
-    further = ["--max-steps", "2", "--compile", "false"] if options.quick else []
-    kept, rows, missing = read_records(options.records), list[dict[str, Any]](), list[str]()
-    for name in _chosen(options.only, NETWORKS):
+    names = _chosen(options.only or networks_of(options.recipe), NETWORKS)
+    rows, missing = list[Row](), list[str]()
+    for name in names:
         for seed in NETWORKS[name].seeds[: 1 if options.quick else None]:
-            key = f"{options.recipe} {name} {seed}"
-            if key not in kept or not of_today(kept[key], options.recipe, options.records):
+            key = _key(f"{options.recipe} {name} {seed}", options.quick)
+            row = read_records(options.records).get(key)
+            recipe = recipe_of(options.recipe, name, seed, options.quick)
+            if row is None or not same_training(row, recipe, network=name, seed=seed):
                 if options.kept:
-                    missing.append(f"{name}, seed {seed}")
+                    missing.append(_named(name, seed))
                     continue
-                row = train_network(options.recipe, name, seed, folder, further)
-                _keep(kept, key, row, options.records)
-            rows.append(kept[key])
+                folder = _folder(options, "runs/accuracy")
+                row = train_network(options.recipe, name, seed, folder, options.quick)
+                _keep(options.records, key, row)
+            rows.append(row)
             print(network_table(rows)[-1], flush=True)
-    found = verdicts(options.recipe, rows)
+    _check_rows(rows, options)
+    found = [verdict for verdict in verdicts(options.recipe, rows) if verdict.claim.network in names]
     text = [*dict.fromkeys(row["when"] for row in rows), "", *network_table(rows)]
     if missing:
         text += ["", f"Still to be trained: {'; '.join(missing)}."]
@@ -364,7 +490,32 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
         text += ["", *verdict_table(found)]
         print("\n".join(verdict_table(found)))
     exact = all(row.get("mismatches", 0) == 0 for row in rows)
-    return text, exact and (options.quick or all(verdict.met for verdict in found))
+    # What --only or --quick left out is not judged, and no failure.
+    met = options.quick or all(verdict.met for verdict in found if not verdict.missing)
+    return text, exact and met and not missing
+
+
+def _key(name: str, quick: bool) -> str:
+    return f"{name}, quick" if quick else name
+
+
+def _folder(options: argparse.Namespace, usual: str) -> Path:
+    folder = options.folder or Path(usual)
+    return folder / "quick" if options.quick else folder
+
+
+def _check_rows(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    if options.out and not rows:
+        raise MaqdError(
+            f"{str(options.records)!r} has no row for this table, so {str(options.out)!r} stays as it is; train "
+            "without --kept first, or give another --records"
+        )
+
+
+def _check_place(path: Path, option: str) -> None:
+    target = path.resolve()
+    if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
+        raise MaqdError(f"{option} expects a file in a folder that can be written, got {str(path)!r}")
 
 
 def _when() -> str:
@@ -372,11 +523,11 @@ def _when() -> str:
     return f"{date.today()}, {where['system']}, {where['threads']} threads, torch {where['torch']}."
 
 
-def _chosen(only: Sequence[str] | None, table: Mapping[str, Any]) -> list[str]:
-    for name in only or ():
+def _chosen(names: Collection[str], table: Mapping[str, Any]) -> list[str]:
+    for name in names:
         if name not in table:
             raise unknown_name("network or variant", name, table)
-    return [name for name in table if not only or name in only]
+    return [name for name in table if name in names]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -393,12 +544,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.kept and not options.records:
         parser.error("--kept needs --records FILE, where the rows are")
+    begin, end = METHOD_BEGIN, METHOD_END
+    if not options.methods:
+        get_recipe(options.recipe)
+        begin, end = BEGIN.format(options.recipe), END.format(options.recipe)
+    # What could not be read or written in the end is said before the work.
+    read_records(options.records)
+    if options.records and not options.kept:
+        _check_place(options.records, "--records")
+    if options.out:
+        _check_place(options.out, "--out")
+        around(options.out, begin, end)
     text, good = _methods(options) if options.methods else _networks(options)
     if options.out:
-        begin, end = (
-            (METHOD_BEGIN, METHOD_END)
-            if options.methods
-            else (BEGIN.format(options.recipe), END.format(options.recipe))
-        )
         replace_between(options.out, begin, end, "\n".join(text))
     return 0 if good else 1
