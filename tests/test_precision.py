@@ -10,7 +10,7 @@ from maqd_snn import MaqdError
 from maqd_snn.layers import QuantizedProduct
 from maqd_snn.normalization import FoldableNorm
 from maqd_snn.tape import Convolution, Operands
-from maqd_snn.training.precision import PRECISIONS, prepare
+from maqd_snn.training.precision import PRECISIONS, TrainingForward, prepare
 from maqd_snn.winograd import pays
 
 
@@ -48,6 +48,16 @@ def test_without_a_compiler_the_steps_run_as_they_are_and_say_so(tmp_path, monke
     recipe = Recipe("small", "digits", plan="4-M-8", max_steps=2, compile=True)
     fit(recipe, load_splits("digits"), tmp_path)
     assert "no C++ compiler was found: the steps run uncompiled" in capsys.readouterr().err
+
+
+def test_statistics_of_several_processes_run_uncompiled_and_say_so(tmp_path, monkeypatch, capsys) -> None:
+    from maqd_snn.datasets import load_splits
+    from maqd_snn.training import Recipe, fit, loop
+
+    monkeypatch.setattr(loop, "cpp_compiler", lambda: "c++")
+    monkeypatch.setattr(TrainingForward, "runs_compiled", property(lambda self: False))
+    fit(Recipe("small", "digits", plan="4-M-8", max_steps=2, compile=True), load_splits("digits"), tmp_path)
+    assert "statistics of several processes: the steps run uncompiled" in capsys.readouterr().err
 
 
 def test_the_compiler_that_torch_would_use_is_found_or_is_not() -> None:

@@ -265,6 +265,8 @@ class Training:
                     progress.say("group normalization: the steps run uncompiled and in float32, through the parts")
                 elif self.uncompiled:
                     progress.say("no C++ compiler was found: the steps run uncompiled, which takes about twice as long")
+                elif self.recipe.compile and not self.forward.runs_compiled:
+                    progress.say("statistics of several processes: the steps run uncompiled")
                 for name in self.model.wide_parts():
                     progress.say(f"{name}: sums may pass 2^24; training may round them, evaluation runs in float64")
                 while self.epoch <= self.epochs:
