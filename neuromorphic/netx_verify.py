@@ -49,6 +49,40 @@ LIMIT_S = 3600.0
 FRACTION = 64  # of a current or a voltage: 6 of their 24 bits
 WRAP = 2**23
 
+RECORDER = r'''
+"""A process that writes what a port sends to a file, step by step; Lava's Monitor hands values over one by one."""
+
+import numpy as np
+from lava.magma.core.decorator import implements, requires
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+
+class Recorder(AbstractProcess):
+    def __init__(self, shape, file, steps):
+        super().__init__(shape=shape, file=file, steps=steps)
+        self.a_in = InPort(shape=shape)
+
+
+@implements(proc=Recorder, protocol=LoihiProtocol)
+@requires(CPU)
+class PyRecorder(PyLoihiProcessModel):
+    a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+
+    def __init__(self, proc_params):
+        super().__init__(proc_params)
+        shape = (proc_params["steps"], *proc_params["shape"])
+        self.values = np.lib.format.open_memmap(proc_params["file"], "w+", bool, shape)
+
+    def run_spk(self):
+        self.values[self.time_step - 1] = self.a_in.recv() != 0
+'''
+
 # Run by the interpreter of that environment. One sample enters at each step; what a layer says of it comes one step
 # later than from the layer before.
 LAVA = r"""
@@ -69,6 +103,7 @@ from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.io.source import RingBuffer
 from lava.proc.monitor.process import Monitor
+from recorder import Recorder
 
 file, inputs, outputs, bits = sys.argv[1:]
 if __name__ == "__main__":
@@ -80,24 +115,23 @@ if __name__ == "__main__":
     data[..., :samples] = codes.T  # (C, H, W) is (W, H, C) here
     source = RingBuffer(data=data)
     source.s_out.connect(net.inp)
-    watched = [(layer.neuron, layer.neuron.s_out) for layer in net.layers[:-1]]
-    watched.append((net.layers[-1].neuron, net.layers[-1].neuron.v))
-    monitors = [Monitor() for _ in watched]
-    for monitor, (_, port) in zip(monitors, watched):
-        monitor.probe(port, steps)
+    for index, layer in enumerate(net.layers[:-1]):
+        layer.neuron.s_out.connect(Recorder(layer.neuron.s_out.shape, f"{outputs}.{index}.npy", steps).a_in)
+    last = net.layers[-1].neuron
+    monitor = Monitor()
+    monitor.probe(last.v, steps)
     try:
         net.run(condition=RunSteps(num_steps=steps), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
     except RuntimeError as error:  # "1 Exception(s) occurred": which, the actors know
         raised = [actor.exception[0] for actor in net.runtime._messaging_infrastructure.actors if actor.exception]
         sys.exit(str(raised[0] if raised else error))
-    found = {}
-    for index, (monitor, (neuron, port)) in enumerate(zip(monitors, watched)):
-        values = np.asarray(monitor.get_data()[neuron.name][port.name])[index + 1 : index + 1 + samples]
-        values = values.reshape(samples, *port.shape)
-        last = index + 1 == depth
-        found[f"layer{index}"] = values if last else values.transpose(0, *range(values.ndim - 1, 0, -1)).astype(bool)
+    voltages = np.asarray(monitor.get_data()[last.name][last.v.name])[depth : depth + samples]
     net.stop()
-    np.savez(outputs, **found)
+    found = {}
+    for index in range(depth - 1):
+        values = np.load(f"{outputs}.{index}.npy")[index + 1 : index + 1 + samples]
+        found[f"layer{index}"] = values.transpose(0, *range(values.ndim - 1, 0, -1))
+    np.savez(outputs, **found, **{f"layer{depth - 1}": voltages.reshape(samples, *last.v.shape)})
     print("lava-nc", version("lava-nc"), "with lava-dl", version("lava-dl"))
 """
 
@@ -322,7 +356,9 @@ def _in_lava(
         folder = Path(name)
         given, found, script = folder / "inputs.npy", folder / "outputs.npz", folder / "run_netx.py"
         np.save(given, inputs.reshape(len(inputs), -1) if flat else inputs)
-        script.write_text(LAVA, encoding="utf-8")  # Lava starts processes, which import the script again
+        # Lava starts processes, which import both again.
+        script.write_text(LAVA, encoding="utf-8")
+        (folder / "recorder.py").write_text(RECORDER, encoding="utf-8")
         command = [interpreter, str(script), str(path.resolve()), str(given), str(found), str(stated.bits)]
         try:
             done = _run(command)
