@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maqd_snn.integer.geometry import output_size
+from maqd_snn.integer.int8 import without_stride
 
 
 @torch.library.custom_op("maqd_snn::int8_conv2d", mutates_args=())
@@ -24,7 +25,9 @@ def int8_conv2d(
     """
     one = torch.ones(1)  # of all channels: torch reads scales one by one
     zero = torch.zeros(1, dtype=torch.int64)
-    layout = (stride, padding, dilation, groups)
+    x, at, around = without_stride(x, q.shape[2:], stride, padding)
+    x = x.contiguous(memory_format=torch.channels_last)
+    layout = (list(at), list(around), dilation, groups)
     packed = torch.ops.onednn.qconv_prepack(q.contiguous(), one, 1.0, 0, *layout, list(x.shape))
     z: Tensor = torch.ops.onednn.qconv2d_pointwise(
         x, 1.0, 0, packed, one, zero, None, *layout, 1.0, 0, torch.float32, "none", [], ""

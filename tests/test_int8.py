@@ -1,10 +1,16 @@
 """The 8-bit convolution where it says that it is exact, against float64."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from maqd_snn.int8 import exact, int8_conv2d
+from maqd_snn.integer import ops
+from maqd_snn.integer.int8 import Int8Conv
 
 
 @pytest.mark.parametrize(("largest_level", "largest_code"), [(1, 1), (1, 127), (3, 7), (15, 3), (255, 1), (129, 127)])
@@ -27,6 +33,28 @@ def test_where_it_is_exact_it_equals_float64(largest_level: int, largest_code: i
         groups,
     )
     assert torch.equal(z.double(), truth)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+def test_strided_points_are_exact_where_threads_wait_for_each_other(padding: tuple[int, int]) -> None:
+    """oneDNN's own stride is wrong in a tenth to a half of such calls on a busy machine with two threads."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 16, (100, 8, 8, 8), generator=generator).to(torch.uint8)
+    op = ops.Conv2d("c", ("x",), torch.randint(-5, 6, (12, 8, 1, 1), generator=generator), (2, 2), padding)
+    truth = F.conv2d(x.double(), op.weight.double(), None, op.stride, op.padding)
+    levels, codes = x.contiguous(memory_format=torch.channels_last), op.weight.to(torch.int8)
+    packed, threads = Int8Conv(op, 0, 15), torch.get_num_threads()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    torch.set_num_threads(max(2, threads))
+    try:
+        for _ in range(150):
+            assert torch.equal(packed(x).double(), truth)
+            assert torch.equal(int8_conv2d(levels, codes, [2, 2], list(padding), [1, 1], 1).double(), truth)
+    finally:
+        torch.set_num_threads(threads)
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_operands_beyond_8_bits_are_refused() -> None:

@@ -7,10 +7,11 @@ saturate: exact is only what keeps 2 * max|x| * max|w| <= 32767. Larger or negat
 parts that keep it, each a channel of its own: x = sum of sign * part, with the same weights times sign.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maqd_snn.integer import ops
@@ -54,6 +55,24 @@ def supported(op: ops.Conv2d, low: int, high: int, device: torch.device) -> bool
     )
 
 
+def without_stride(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[Tensor, Sequence[int], Sequence[int]]:
+    """Return the input, stride and padding of the same convolution, at stride 1 where the kernel is one pixel.
+
+    oneDNN's 8-bit convolution of one pixel with a stride copies its input for each thread, and where its threads do not
+    run at the same time, as on a busy machine, some sums are wrong.
+
+    >>> x = torch.arange(16).view(1, 1, 4, 4)
+    >>> [of.tolist() if isinstance(of, Tensor) else of for of in without_stride(x, (1, 1), (2, 2), (1, 0))]
+    [[[[[0, 0], [4, 6], [12, 14]]]], (1, 1), (0, 0)]
+    """
+    if max(kernel) > 1 or max(stride) == 1:
+        return x, stride, padding
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    return x[:, :, :: stride[0], :: stride[1]], (1, 1), (0, 0)
+
+
 class Int8Conv:
     """One convolution, packed once per input size.
 
@@ -78,9 +97,10 @@ class Int8Conv:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the sums (B, O, H', W') of integers as float32, or with a threshold the levels as uint8."""
         op = self.op
-        x = self.split(x).contiguous(memory_format=torch.channels_last)
+        x, stride, padding = without_stride(self.split(x), op.weight.shape[2:], op.stride, op.padding)
+        x = x.contiguous(memory_format=torch.channels_last)
         shape = tuple(x.shape)
-        geometry = list(op.stride), list(op.padding), list(op.dilation), op.groups
+        geometry = list(stride), list(padding), list(op.dilation), op.groups
         if shape[1:] not in self.packed:
             pack: Callable[..., Tensor] = torch.ops.onednn.qconv_prepack
             self.packed[shape[1:]] = pack(self.weight, self.scales, 1.0, 0, *geometry, list(shape))
