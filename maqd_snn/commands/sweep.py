@@ -187,7 +187,7 @@ def _lead(options: Options, board: Any, folder: Path, workers: int, threads: int
             f"maqd {options.command}: {left} trials are left, but no worker; the same command goes on", file=sys.stderr
         )
         return 1
-    if failed := sum(row.outcome == "failed" for row in rows):
+    if failed := len({row.slot for row in rows if row.outcome == "failed"} - {row.slot for row in rows if row.result}):
         print(
             f"maqd {options.command}: {failed} trials failed, and are not tried again here; another study (--name) "
             "tries them, with the same --records for what is finished",

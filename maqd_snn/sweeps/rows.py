@@ -78,8 +78,8 @@ def is_surplus(rows: Iterable[Row], mine: Row) -> bool:
     [False, True, True]
     """
     others = [row for row in rows if row.slot == mine.slot and row.number != mine.number]
-    return any(row.outcome in SETTLED or (row.number < mine.number and row.outcome in (WAITING, RUNNING))
-               for row in others)  # fmt: skip
+    earlier = [row for row in others if row.number < mine.number]
+    return any(row.outcome in SETTLED for row in others) or any(row.outcome in (WAITING, RUNNING) for row in earlier)
 
 
 def hopeless(curve: Sequence[tuple[int, float, float]], others: Iterable[Row], epochs: int, costs: bool) -> str:

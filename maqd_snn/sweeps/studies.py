@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from maqd_snn.errors import MaqdError, unknown_name
-from maqd_snn.sweeps.rows import DONE, FAILED, PRUNED, SKIPPED, TWIN, Row
+from maqd_snn.sweeps.rows import DONE, TWIN, Row
 from maqd_snn.sweeps.space import Axis, Space, Spec
 from maqd_snn.training.recipes import get_recipe
 
@@ -79,7 +79,7 @@ def study_spec(name: str, recipe: str, seeds: int, full: bool, fields: Mapping[s
             )
     base = get_recipe(recipe)
     if not full:
-        base = replace(base, epochs=study.epochs, plan=PLANS[fields.get("model", base.model)])
+        base = replace(base, epochs=study.epochs, plan=PLANS.get(fields.get("model", base.model)))
         images = study.images if images is None else images
     space = Space(replace(base, **fields), axes, study.scale_lr)
     return Spec(space, objectives=("accuracy",), twin=False, images=images)
@@ -119,6 +119,7 @@ def _key(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _cell(point: Mapping[str, Any], group: Sequence[Row]) -> Cell:
     done = [row.result for row in group if row.outcome == DONE]
+    finished = {row.slot for row in group if row.outcome == DONE}
     accuracies = [result["accuracy"] for result in done]
     return Cell(
         point,
@@ -127,7 +128,7 @@ def _cell(point: Mapping[str, Any], group: Sequence[Row]) -> Cell:
         stdev(accuracies) if len(done) > 1 else None,
         _mean(done, "energy"),
         _mean(done, "synops"),
-        next((row.reason for row in group if row.reason and row.outcome in (SKIPPED, FAILED, PRUNED)), ""),
+        next((row.reason for row in group if row.reason and row.slot not in finished), ""),
     )
 
 
