@@ -72,8 +72,8 @@ def _ours(precision: str, compiled: bool) -> Network:
 
     def missing(setting: Setting) -> str | None:
         operands = PRECISIONS[precision].operands
-        if operands.int8 and setting.device != "cpu":
-            return "not run: the 8-bit convolution is one of the CPU"
+        if precision == "fp32-float" and setting.device != "cpu":
+            return "not run: the same as fp32 there, whose 8-bit convolution is one of the CPU"
         if operands.dtype == torch.bfloat16 and setting.device == "cpu" and not cpu_has_bfloat16():
             return "not run: this CPU has no bfloat16 instructions"
         return None
@@ -202,8 +202,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
         "fp32": _ours("fp32", False),
         "fp32-compiled": _ours("fp32", True),
-        "int8": _ours("int8-forward", False),
-        "int8-compiled": _ours("int8-forward", True),
+        "fp32-float": _ours("fp32-float", False),
+        "fp32-float-compiled": _ours("fp32-float", True),
         "bf16-compiled": _ours("bf16-mixed", True),
         "twin": _twin(False, torch.contiguous_format),
         "twin-last": _twin(False, torch.channels_last),

@@ -261,7 +261,7 @@ def test_group_normalization_trains_and_is_not_folded(make_model, random_codes) 
         maqd_snn.fold(model)
     with pytest.raises(MaqdError, match="^spike1: group normalization has no written-out step"):
         tape_of(model, Operands())
-    forward = prepare(model.train(), "int8-forward", compiled=True)
+    forward = prepare(model.train(), "fp32", compiled=True)
     codes = random_codes(model)
     assert torch.equal(forward(codes), model(codes))
     forward(codes).square().sum().backward()

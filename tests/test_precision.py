@@ -1,5 +1,6 @@
 """The training forward in every precision against the model's own."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -126,7 +127,22 @@ def test_the_rounded_share_is_of_the_sums_before_they_are_rounded(
     assert 0 < changed < float((sums.abs() > 256).float().mean())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
+@pytest.mark.parametrize(("act_states", "weight_states"), [(2, 3), (4, 2), (16, 15)])
+@pytest.mark.parametrize("family", ["vgg", "resnet"])
+def test_eight_bits_change_no_bit(make_model, random_codes, family, act_states, weight_states) -> None:
+    model = make_model(family, act_states, weight_states).train()
+    codes, found = random_codes(model), []
+    for precision in ("fp32", "fp32-float"):
+        run = copy.deepcopy(prepare(model, precision))
+        eight_bits = [step for step in run.tape().steps if getattr(step, "int8", False)]
+        assert bool(eight_bits) == (precision == "fp32")
+        logits = run(codes)
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad for p in run.model.parameters()), *run.model.buffers()])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp32-float"])
 def test_in_other_precisions_no_sum_is_rounded(make_model, random_codes, precision) -> None:
     model = make_model("vgg", 2, 3).train()
     run = prepare(model, precision)
@@ -147,7 +163,7 @@ def test_whether_steps_run_compiled_can_be_asked(make_model) -> None:
 
 
 def test_eight_bits_are_for_the_cpu(make_model) -> None:
-    run = prepare(make_model("vgg", 2, 3), "int8-forward")
+    run = prepare(make_model("vgg", 2, 3), "fp32")
     assert run.operands_on("cpu") == Operands(int8=True)
     assert run.operands_on("cuda") == Operands()
 

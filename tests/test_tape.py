@@ -59,7 +59,7 @@ def assert_same_step(model: SpikingNetwork, codes: Tensor, precision: str = "fp3
         torch.testing.assert_close(buffer, buffers[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
+@pytest.mark.parametrize("precision", ["fp32", "fp32-float"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_equals_the_plain_one(make_model, random_codes, case: str, precision: str) -> None:
     family, act_states, weight_states, options = CASES[case]
@@ -82,7 +82,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8-forward"])
+@pytest.mark.parametrize("precision", ["fp32", "fp32-float"])
 @pytest.mark.parametrize(
     "case", ["vgg", "vgg-4-2", "signed", "pool-first", "learned-steps", "float-activations", "float-weights"]
 )

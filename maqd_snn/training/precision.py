@@ -30,14 +30,14 @@ class Precision:
 
 PRECISIONS: Mapping[str, Precision] = MappingProxyType(
     {
-        "fp32": Precision("float32 throughout"),
+        "fp32": Precision(
+            "float32; on the CPU forward convolutions of levels and codes run in 8 bits wherever that is exact",
+            Operands(int8=True),
+        ),
+        "fp32-float": Precision("the numbers of fp32, every product in float32"),
         "bf16-mixed": Precision(
             "products in bfloat16: integer operands are exact, sums above 256 and gradients are rounded",
             Operands(torch.bfloat16),
-        ),
-        "int8-forward": Precision(
-            "the numbers of fp32, on the CPU with forward convolutions in 8 bits wherever that is exact",
-            Operands(int8=True),
         ),
     }
 )

@@ -68,7 +68,6 @@ def cifar10_small() -> Recipe:
         warmup=0.15,
         momentum=0.6,
         augment="crop2-flip",
-        precision="int8-forward",
         compile=True,
     )
 
