@@ -432,12 +432,14 @@ def _first(data: ImageDataset, count: int) -> ImageDataset:
     return replace(data, codes=data.codes[:count], labels=data.labels[:count])
 
 
-def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
+def _few(images: int) -> Splits:
     splits = load_splits("cifar10")
+    return replace(splits, train=_first(splits.train, images), validation=_first(splits.validation, METHOD_VALIDATION))
+
+
+def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
     images = 256 if options.quick else METHOD_IMAGES
-    splits = replace(
-        splits, train=_first(splits.train, images), validation=_first(splits.validation, METHOD_VALIDATION)
-    )
+    splits = None if options.kept else _few(images)  # what is on record needs no images
     base = replace(get_recipe("cifar10-small"), epochs=1 if options.quick else METHOD_EPOCHS, **REFERENCE)
     if options.quick:
         base = replace(base, compile=False)
@@ -446,7 +448,7 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
         recipe, key = replace(base, **METHODS[name]), _key(name, options.quick)
         row = read_records(options.records).get(key)
         if row is None or not same_training(row, recipe, method=name, images=images):
-            if options.kept:
+            if splits is None:
                 missing.append(name)
                 continue
             row = method_row(name, recipe, splits, _folder(options, "runs/methods"))
