@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maqd_snn.models import build
@@ -132,6 +133,44 @@ def _needs(package: str) -> Callable[[Setting], str | None]:
     return lambda setting: None if find_spec(package) else f"not installed: {package}"
 
 
+class _Products(torch.autograd.Function):
+    """The convolutions of fixed inputs, forward, and backward with fixed gradients of their sums; logits are zeros."""
+
+    @staticmethod
+    def forward(ctx, inputs, grads, *weights):  # type: ignore[no-untyped-def]
+        for x, weight in zip(inputs, weights, strict=True):
+            F.conv2d(x, weight, padding=1)
+        ctx.inputs, ctx.grads, ctx.weights = inputs, grads, weights
+        return weights[0].new_zeros(len(inputs[0]), 10)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        geometry = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)
+        each = zip(ctx.grads, ctx.inputs, ctx.weights, strict=True)
+        found = [
+            torch.ops.aten.convolution_backward(of_z, x, weight, None, *geometry, (index > 0, True, False))[1]
+            for index, (of_z, x, weight) in enumerate(each)
+        ]
+        return None, None, *found
+
+
+def _products(setting: Setting) -> Ready:
+    stack = _stack(setting, _plain_conv, lambda channels: [])
+    parts = [part for part in stack.modules() if isinstance(part, nn.Conv2d | nn.MaxPool2d)]
+    module = nn.ModuleList(part for part in parts if isinstance(part, nn.Conv2d))
+    module = module.to(setting.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, inputs, grads = _pixels(setting, torch.channels_last), list[Tensor](), list[Tensor]()
+    for part in parts:
+        if isinstance(part, nn.Conv2d):
+            inputs.append(x)
+            x = (torch.rand(setting.batch, part.out_channels, *x.shape[2:]) < 0.25).float().to(setting.device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            grads.append(torch.randn_like(x))
+        else:
+            x = part(x)
+    return Ready(module, lambda x: _Products.apply(inputs, grads, *module.parameters()), x)  # type: ignore[no-untyped-call]
+
+
 def _brevitas(setting: Setting) -> Ready:
     from brevitas.nn import QuantConv2d, QuantReLU
 
@@ -210,6 +249,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "twin-compiled": _twin(True, torch.contiguous_format),
         "twin-last-compiled": _twin(True, torch.channels_last),
         "twin-bf16-compiled": _twin(True, torch.channels_last, torch.bfloat16),
+        "products": Network("the twin's convolutions alone, channels last", _products),
         "brevitas": Network("Brevitas, 1-bit activations, 2-bit weights", _brevitas, _needs("brevitas")),
         "snntorch-1": Network("snnTorch LIF, T = 1", _snntorch(1), _needs("snntorch")),
         "snntorch-4": Network("snnTorch LIF, T = 4", _snntorch(4), _needs("snntorch")),
