@@ -3,7 +3,9 @@
 What a reading may do is in `fuzzing.check`; here it is also shown that the check sees what it looks for.
 """
 
+import contextlib
 import gc
+import itertools
 import json
 import os
 import warnings
@@ -17,7 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maqd_snn.compiled import NO_NUMBA
-from maqd_snn.datasets.events import EVENT_DTYPE, FORMATS, Recording, foreign, read_recording
+from maqd_snn.datasets.events import (
+    EVENT_DTYPE,
+    FORMATS,
+    EventFileError,
+    Recording,
+    Skipped,
+    foreign,
+    read_recording,
+    stream_events,
+)
 
 FEW = {name: isinstance(entry, foreign.ForeignFormat) for name, entry in FORMATS.items()}
 EDGES = [b"\0", b"\xff", b"\x7f", b"\x80", b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 8, b"\n", b"-", b"9" * 9]
@@ -68,8 +79,23 @@ def test_edited_files_are_refused_or_read_alike_in_all_ways(name: str, tmp_path:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             fuzzing.check(name, path)
+        compare_counts(name, path)
 
     check()
+
+
+def compare_counts(name: str, path: Path) -> None:
+    """What is left out is counted alike, in the whole file and block by block; what the whole refuses, they do."""
+    skipped, whole, windows = Skipped(), None, None
+    with contextlib.suppress(EventFileError):
+        whole = read_recording(path, format=name, skip_damaged=True)
+    with contextlib.suppress(EventFileError):
+        parts = itertools.islice(stream_events(path, 2**40, format=name, skip_damaged=True, skipped=skipped), 10_000)
+        windows = sum(1 for _ in parts)
+    if windows != 10_000:
+        assert (whole is None) == (windows is None)
+    if whole is not None and windows != 10_000:
+        assert (skipped.bytes, skipped.events) == (whole.skipped_bytes, whole.skipped_events)
 
 
 EVENTS = np.array([(1, 2, 3, 1), (5, 3, 4, 0)], EVENT_DTYPE)

@@ -329,7 +329,12 @@ def test_messages_name_the_options_of_the_command(files, capsys):
     assert "; --skip-damaged drops such events\n" in error
     assert "unordered" not in error
     assert main(["stream", "net1.h5", "back.csv", *OPTIONS, "--skip-damaged"]) == 0
-    assert "6 windows of 10ms, 2 events" in capsys.readouterr().out
+    assert "6 windows of 10ms, 2 events; left out: 0 bytes, 1 events\n" in capsys.readouterr().out
+    (files / "back.csv").write_text("t,x,y,p\n5,1,1,1\nabc\n60000,2,2,1\n")
+    result = files / "result.json"
+    assert main(["stream", "net1.h5", "back.csv", *OPTIONS, "--skip-damaged", "--json", str(result)]) == 0
+    assert "2 events; left out: 4 bytes, 0 events\n" in capsys.readouterr().out
+    assert (json.loads(result.read_text())["skipped_bytes"], json.loads(result.read_text())["skipped_events"]) == (4, 0)
     assert main(["stream", "net1.h5", "bar.bin", *OPTIONS, "--max-gb", "0.000001"]) == 2
     assert "raise --max-gb" in capsys.readouterr().err
 

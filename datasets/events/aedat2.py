@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from maqd_snn.datasets.events.decoding import Body, Damage, whole_words
+from maqd_snn.datasets.events.decoding import Body, whole_words
 from maqd_snn.datasets.events.pairs import Layout, PairFormat
+from maqd_snn.datasets.events.recording import ReadOptions
 from maqd_snn.datasets.events.source import Source
 from maqd_snn.datasets.events.text_header import Header, check_magic, read_header
 
@@ -55,10 +56,10 @@ class Aedat2Format(PairFormat):
     def matches(self, head: bytes) -> bool:
         return head.startswith(_MAGIC.encode())
 
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         header = read_header(source, b"#")
         check_magic(source, header, _MAGIC, "AEDAT 2.0 file")
-        end = whole_words(source, header.end, self.word, damage)
+        end = whole_words(source, header.end, self.word, options)
         layout, sensor = _chip(source, header, end)
         return Body(header.end, end, sensor, layout.state())
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
-from maqd_snn.datasets.events.decoding import Block, BlockFormat, Body, Damage, Map
+from maqd_snn.datasets.events.decoding import Block, BlockFormat, Body, Map
 from maqd_snn.datasets.events.inspection import State, limits_of
-from maqd_snn.datasets.events.recording import EventFileError, Events
+from maqd_snn.datasets.events.recording import EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import Bytes, Source
 from maqd_snn.datasets.events.text_header import check_magic, read_header
 
@@ -44,7 +44,7 @@ class Aedat3Format(BlockFormat):
     def matches(self, head: bytes) -> bool:
         return head.startswith(_MAGIC.encode())
 
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         header = read_header(source, b"#", _END)
         check_magic(source, header, _MAGIC, "AEDAT 3.1 file")
         if not source.bytes(max(0, header.end - 14), min(14, header.end)).rstrip().endswith(_END):
@@ -53,7 +53,7 @@ class Aedat3Format(BlockFormat):
         sensor = {"DVS128": (128, 128), "DAVIS240": (240, 180), "DAVIS346": (346, 260)}[chip[1]] if chip else None
         return Body(header.end, source.size, sensor, np.zeros(3, np.int64))
 
-    def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
+    def plan(self, source: Source, body: Body, options: ReadOptions, each: Map) -> Iterator[Block]:
         offset, end, state = body.start, body.end, body.state
         while offset < end or state[1:].any():
             events, jump = int(state[1]), int(state[2])
@@ -63,7 +63,7 @@ class Aedat3Format(BlockFormat):
                     f"truncated, or an absurd packet: it claims {8 * events + jump} bytes more, but only "
                     f"{end - offset} are left"
                 )
-                damage.bytes_at(source.path, offset, end - offset - 8 * whole, reason)
+                options.skip(source.path, end - offset - 8 * whole, reason, offset)
                 end, state = offset + 8 * whole, np.array([state[0], whole, 0])
                 if whole == 0:
                     return
@@ -76,11 +76,11 @@ class Aedat3Format(BlockFormat):
             self._scan(data, after, summary)
             count, first_bad, bads, used, broken = (int(value) for value in summary)
             if bads:
-                damage.bytes_at(source.path, offset + first_bad, 8 * bads, "a polarity event with a negative time")
+                options.skip(source.path, 8 * bads, "a polarity event with a negative time", offset + first_bad)
             yield Block(offset, used, state, count)
             offset, state = offset + used, after
             if broken or (used == 0 and not after[1:].any()):
-                damage.bytes_at(source.path, offset, end - offset, _bad_header(source.bytes(offset, HEADER)))
+                options.skip(source.path, end - offset, _bad_header(source.bytes(offset, HEADER)), offset)
                 return
 
     def _scan(self, data: Bytes, state: State, summary: State) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
-from maqd_snn.datasets.events.tables import skip_bytes
 
 NAMES: dict[str, tuple[str, ...]] = {
     "t": ("t", "ts", "time", "timestamp", "timestamps", "t_us"),
@@ -96,7 +95,7 @@ def to_events(
         if wrong.any():
             at = int(np.argmax(wrong))
             reason = f"event {first + at} has {what}: {values[at]}"
-            skip_bytes(path, options, row_bytes * int(wrong.sum()), reason)
+            options.skip(path, row_bytes * int(wrong.sum()), reason)
             bad[wrong] = True
         return np.where(bad, 0, values) if bad.any() else values
 

@@ -11,10 +11,10 @@ readers published with N-CARS.
 
 import re
 
-from maqd_snn.datasets.events.decoding import Body, Damage, whole_words
+from maqd_snn.datasets.events.decoding import Body, whole_words
 from maqd_snn.datasets.events.pairs import Layout, PairFormat
 from maqd_snn.datasets.events.prophesee import encoding, read_prophesee, stated_sensor
-from maqd_snn.datasets.events.recording import EventFileError
+from maqd_snn.datasets.events.recording import EventFileError, ReadOptions
 from maqd_snn.datasets.events.source import Source
 
 VERSION1 = Layout(False, False, x=(0, 0x1FF), y=(9, 0xFF), p_shift=17, skipped=0, bad=0)
@@ -34,7 +34,7 @@ class DatFormat(PairFormat):
         text = head.decode("latin-1")
         return text.startswith("% ") and encoding(text) is None and ("% Data file" in text or "% Version" in text)
 
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         header = read_prophesee(source)
         if not header.text.startswith("%"):
             raise EventFileError(source.path, "no DAT file: expected header lines that begin with '%'", 0)
@@ -49,7 +49,7 @@ class DatFormat(PairFormat):
             reason = f"events of type {kind[0]} and {kind[1]} bytes; expected type 0 or 12 (CD) and {self.word} bytes"
             raise EventFileError(source.path, reason, header.end)
         start = header.end + 2
-        end = whole_words(source, start, self.word, damage)
+        end = whole_words(source, start, self.word, options)
         return Body(start, end, stated_sensor(header.text), LAYOUTS[version].state())
 
     def bad_word(self, word: bytes) -> str:

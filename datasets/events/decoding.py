@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,21 +69,6 @@ class SparseError(Exception):
     """A block that needs a plan: many of its words are no events, or damage."""
 
 
-@dataclass
-class Damage:
-    """How much of a file was left out so far."""
-
-    bytes: int = 0
-    events: int = 0
-    options: ReadOptions = field(default_factory=ReadOptions)
-
-    def bytes_at(self, path: Path, offset: int, length: int, reason: str) -> None:
-        """Count `length` undecodable bytes, or raise where damage is not to be skipped."""
-        if not self.options.skip_damaged:
-            raise EventFileError(path, reason, offset)
-        self.bytes += length
-
-
 class BlockFormat(EventFormat):
     """A format that is decoded block by block.
 
@@ -95,11 +80,11 @@ class BlockFormat(EventFormat):
     largest: ClassVar[tuple[int, int]] = (2**16, 2**16)  # sensor that the format can address
 
     @abstractmethod
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         """Read the header."""
 
     @abstractmethod
-    def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
+    def plan(self, source: Source, body: Body, options: ReadOptions, each: Map) -> Iterator[Block]:
         """Cut the body into blocks, in order; `each` is `map`, or a pool's that runs several at once."""
 
     @abstractmethod
@@ -125,13 +110,12 @@ class BlockFormat(EventFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
         with open_source(path) as source, _threads(source.size) as each:
-            damage = Damage(options=options)
-            body = self.body(source, damage)
+            body = self.body(source, options)
             sensor = options.sensor or body.sensor
             limits = limits_of(sensor or self.largest, options.unordered)
             decoded = self.unplanned(source, body, options, limits, each)
             if decoded is None:
-                decoded = self._planned(source, body, options, limits, each, damage)
+                decoded = self._planned(source, body, options, limits, each)
             events, blocks, found = decoded.events, decoded.blocks, decoded.found
             ends = np.cumsum([block.count for block in blocks], dtype=np.int64)
             index = _first_bad(events, blocks, ends, found, limits)
@@ -141,16 +125,14 @@ class BlockFormat(EventFormat):
                     inside = index - int(ends[number]) + block.count
                     raise self._impossible(source, block, inside, events, index, sensor or self.largest)
                 kept = drop_impossible(events, limits, BEGINNING)
-                damage.events += len(events) - kept
+                options.skipped.events += len(events) - kept
                 events.resize(kept, refcheck=False)
         check_not_empty(path, len(events), options)
-        return Recording(events, sensor, self.name, damage.bytes, damage.events)
+        return Recording(events, sensor, self.name, options.skipped.bytes, options.skipped.events)
 
-    def _planned(
-        self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map, damage: Damage
-    ) -> "Decoded":
+    def _planned(self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map) -> "Decoded":
         blocks, total = [], 0
-        for block in self.plan(source, body, damage, each):
+        for block in self.plan(source, body, options, each):
             blocks.append(block)
             total += block.count
             check_size(source.path, total, options)
@@ -166,12 +148,11 @@ class BlockFormat(EventFormat):
 
     def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
         with open_source(path) as source:
-            damage = Damage(options=options)
-            body = self.body(source, damage)
+            body = self.body(source, options)
             sensor = options.sensor or body.sensor
             limits = limits_of(sensor or self.largest, options.unordered)
             last, total = BEGINNING, 0
-            for block in self.plan(source, body, damage, map):
+            for block in self.plan(source, body, options, map):
                 data = _buffer(block.length)
                 source.fill(data, block.offset)
                 events = np.empty(block.count, EVENT_DTYPE)
@@ -181,6 +162,7 @@ class BlockFormat(EventFormat):
                     if not options.skip_damaged:
                         raise self._impossible(source, block, index, events, index, sensor or self.largest, last)
                     events = events[: drop_impossible(events, limits, last)]
+                    options.skipped.events += block.count - len(events)
                 if len(events):
                     last = int(events["t"][-1])
                     total += len(events)
@@ -296,7 +278,7 @@ class WordFormat(BlockFormat):
             events.resize(filled, refcheck=False)
         return Decoded(events, blocks, [index for _, index in results])
 
-    def plan(self, source: Source, body: Body, damage: Damage, each: Map) -> Iterator[Block]:
+    def plan(self, source: Source, body: Body, options: ReadOptions, each: Map) -> Iterator[Block]:
         assumed = self.assumed(body.state)
 
         def scan(offset: int, state: State = assumed) -> State:
@@ -311,22 +293,20 @@ class WordFormat(BlockFormat):
         for offset, summary in zip(offsets, each(scan, offsets), strict=True):
             if not self.is_known(state):
                 summary = scan(offset, state)
-            damage.events += int(summary[3])
+            options.skipped.events += int(summary[3])
             if summary[2]:
                 at = offset + self.word * int(summary[1])
-                damage.bytes_at(
-                    source.path, at, self.word * int(summary[2]), self.bad_word(source.bytes(at, self.word))
-                )
+                options.skip(source.path, self.word * int(summary[2]), self.bad_word(source.bytes(at, self.word)), at)
             yield Block(offset, min(self.block_bytes, body.end - offset), state, int(summary[0]))
             state = self.step(state, summary)
 
 
-def whole_words(source: Source, start: int, word: int, damage: Damage) -> int:
+def whole_words(source: Source, start: int, word: int, options: ReadOptions) -> int:
     """Return where the last whole word from `start` on ends; what is behind it is damage."""
     end = source.size - (source.size - start) % word
     if end < source.size:
         reason = f"truncated: the last {source.size - end} bytes are no whole event word of {word} bytes"
-        damage.bytes_at(source.path, end, source.size - end, reason)
+        options.skip(source.path, source.size - end, reason, end)
     return end
 
 

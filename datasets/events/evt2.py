@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
-from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
+from maqd_snn.datasets.events.decoding import Body, WordFormat, whole_words
 from maqd_snn.datasets.events.inspection import State
 from maqd_snn.datasets.events.prophesee import encoding, open_raw, stated_byte_order, stated_sensor
-from maqd_snn.datasets.events.recording import EventFileError, Events
+from maqd_snn.datasets.events.recording import EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import Bytes, Source
 from maqd_snn.datasets.events.text_header import Header
 
@@ -47,9 +47,9 @@ class Evt2Format(WordFormat):
     def matches(self, head: bytes) -> bool:
         return head.startswith(b"% ") and encoding(head.decode("latin-1")) == self.name
 
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         header = open_raw(source, self.name)
-        end = whole_words(source, header.end, self.word, damage)
+        end = whole_words(source, header.end, self.word, options)
         return Body(header.end, end, stated_sensor(header.text), np.array([self._upper(source, header, end), 0, -1]))
 
     def _upper(self, source: Source, header: Header, end: int) -> int:

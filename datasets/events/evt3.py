@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import PACKED_DTYPE, compiled, fast
-from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
+from maqd_snn.datasets.events.decoding import Body, WordFormat, whole_words
 from maqd_snn.datasets.events.inspection import State
 from maqd_snn.datasets.events.prophesee import encoding, open_raw, stated_sensor
-from maqd_snn.datasets.events.recording import Events
+from maqd_snn.datasets.events.recording import Events, ReadOptions
 from maqd_snn.datasets.events.source import Bytes, Source
 
 _KINDS = 0b1100_0101_1111_1101
@@ -49,9 +49,9 @@ class Evt3Format(WordFormat):
     def matches(self, head: bytes) -> bool:
         return head.startswith(b"% ") and encoding(head.decode("latin-1")) == self.name
 
-    def body(self, source: Source, damage: Damage) -> Body:
+    def body(self, source: Source, options: ReadOptions) -> Body:
         header = open_raw(source, self.name)
-        end = whole_words(source, header.end, self.word, damage)
+        end = whole_words(source, header.end, self.word, options)
         return Body(header.end, end, stated_sensor(header.text), np.array([0, -1, 0, -1, -1, 0]))
 
     def bad_word(self, word: bytes) -> str:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maqd_snn.datasets.events.compiled import FIVE_DTYPE, PACKED_DTYPE, compiled, fast
-from maqd_snn.datasets.events.decoding import Body, Damage, WordFormat, whole_words
+from maqd_snn.datasets.events.decoding import Body, WordFormat, whole_words
 from maqd_snn.datasets.events.inspection import State, limits_of
-from maqd_snn.datasets.events.recording import Events
+from maqd_snn.datasets.events.recording import Events, ReadOptions
 from maqd_snn.datasets.events.source import Bytes, Source
 
 OVERFLOW_ROW = 240
@@ -38,8 +38,8 @@ class FiveByteFormat(WordFormat):
     def matches(self, head: bytes) -> bool:
         return False  # nothing in the content tells it
 
-    def body(self, source: Source, damage: Damage) -> Body:
-        return Body(0, whole_words(source, 0, self.word, damage), None, np.zeros(1, np.int64))
+    def body(self, source: Source, options: ReadOptions) -> Body:
+        return Body(0, whole_words(source, 0, self.word, options), None, np.zeros(1, np.int64))
 
     def scan(self, data: Bytes, state: State, summary: State) -> None:
         if fast():

@@ -19,7 +19,7 @@ import numpy as np
 
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import Table, TableFormat, skip_bytes
+from maqd_snn.datasets.events.tables import Table, TableFormat
 from maqd_snn.errors import MissingExtraError
 
 WORKER = Path(__file__).with_name("foreign_worker.py")
@@ -76,7 +76,7 @@ class ForeignFormat(TableFormat):
             if count == 0:
                 (skipped,) = self._numbers(path, process, 1)
                 if skipped:
-                    skip_bytes(path, options, skipped, f"{skipped} bytes cannot be decoded")
+                    options.skip(path, skipped, f"{skipped} bytes cannot be decoded")
                 return
             events = np.empty(count, EVENT_DTYPE)
             self._fill(path, process, events.view(np.uint8).data)

@@ -27,7 +27,7 @@ from maqd_snn.datasets.events.columns import (
 )
 from maqd_snn.datasets.events.recording import EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import open_source
-from maqd_snn.datasets.events.tables import SLICE, Table, TableFormat, skip_bytes
+from maqd_snn.datasets.events.tables import SLICE, Table, TableFormat
 
 _ORDER = ("t", "x", "y", "p")  # of four columns without names
 _DEFLATE_MAX_RATIO = 1032  # no deflate stream grows more
@@ -92,7 +92,7 @@ def _open_array(path: Path, file: IO[bytes], capacity: int, options: ReadOptions
     missing = (shape[0] - array.rows) * array.row_bytes
     if missing:
         reason = f"truncated, or an absurd header: shape {shape} of {dtype} does not fit the file"
-        skip_bytes(path, options, missing, reason, 0)
+        options.skip(path, missing, reason, 0)
     return array
 
 
@@ -134,7 +134,7 @@ def _slices(
         yield to_events(path, columns, first, options, unit=unit, row_bytes=row_bytes)
         damage = next((array.damage for array in arrays.values() if array.damage), None)
         if damage:
-            skip_bytes(path, options, (count - first - rows) * row_bytes, damage)
+            options.skip(path, (count - first - rows) * row_bytes, damage)
             return
 
 

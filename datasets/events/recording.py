@@ -5,7 +5,7 @@ An event is (t, x, y, p): time in microseconds, column, row, polarity (1: bright
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,29 @@ class EventFileError(MaqdError):
         super().__init__(f"{str(path)!r}{where}: {reason}")
 
 
+@dataclass
+class Skipped:
+    """How much of a recording was left out so far.
+
+    Attributes:
+        bytes: parts of the file that could not be decoded. events: decoded ones that cannot be: outside the sensor, or
+            before their predecessor.
+    """
+
+    bytes: int = 0
+    events: int = 0
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How to read.
 
     Attributes:
         sensor: (width, height) in pixels that coordinates must lie in; None takes what the file or format states.
-        skip_damaged: drop damaged parts and count them (`Recording.skipped_bytes` and `skipped_events`), instead of
-            raising.
+        skip_damaged: drop damaged parts and count them in `skipped`, instead of raising.
         unordered: keep events whose time runs backwards, in the order of the file. Otherwise they are damage.
         max_bytes: limit of the decoded array, checked before memory is taken.
+        skipped: what this reading has left out.
 
     Raises:
         MaqdError: a sensor or limit that cannot be.
@@ -46,12 +59,19 @@ class ReadOptions:
     skip_damaged: bool = False
     unordered: bool = False
     max_bytes: int = 8 * 2**30
+    skipped: Skipped = field(default_factory=Skipped)
 
     def __post_init__(self) -> None:
         if self.sensor is not None and not all(1 <= side <= 2**16 for side in self.sensor):
             raise MaqdError(f"expected a sensor of 1 to 65536 pixels a side, got {self.sensor}")
         if self.max_bytes < 0:
             raise MaqdError(f"expected max_bytes of at least 0, got {self.max_bytes}")
+
+    def skip(self, path: Path, length: int, reason: str, offset: int | None = None) -> None:
+        """Count `length` undecodable bytes; raises EventFileError where damage is not to be skipped."""
+        if not self.skip_damaged:
+            raise EventFileError(path, reason, offset)
+        self.skipped.bytes += length
 
 
 @dataclass(frozen=True)

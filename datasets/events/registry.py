@@ -17,7 +17,15 @@ from maqd_snn.datasets.events.evt3 import Evt3Format
 from maqd_snn.datasets.events.five_byte import FiveByteFormat
 from maqd_snn.datasets.events.foreign import Aedat4Format, EventStreamFormat, Hdf5Format
 from maqd_snn.datasets.events.numpy_files import NpyFormat, NpzFormat
-from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, EventFormat, Events, ReadOptions, Recording
+from maqd_snn.datasets.events.recording import (
+    EVENT_DTYPE,
+    EventFileError,
+    EventFormat,
+    Events,
+    ReadOptions,
+    Recording,
+    Skipped,
+)
 from maqd_snn.datasets.events.source import open_source
 from maqd_snn.datasets.events.text import TextFormat
 from maqd_snn.errors import MaqdError, unknown_name
@@ -149,6 +157,7 @@ def stream_events(
     sensor: tuple[int, int] | None = None,
     skip_damaged: bool = False,
     max_bytes: int = ReadOptions.max_bytes,
+    skipped: Skipped | None = None,
 ) -> Iterator[Events]:
     """Yield a recording window by window: the k-th array holds start + k*window <= t < start + (k+1)*window.
 
@@ -161,6 +170,7 @@ def stream_events(
         window_us: length of a window, at least 1.
         start_us: beginning of the first window; None: the time of the first event. Earlier events are left out.
         stop_us: end, exclusive; None: the end of the recording.
+        skipped: takes the count of what `skip_damaged` leaves out, of the blocks read so far.
 
     Raises:
         As `read_recording`; MaqdError: no length of a window, or no time.
@@ -176,7 +186,7 @@ def stream_events(
         start_us = _whole("start_us", start_us, -_LARGEST_US, _LARGEST_US)
     if stop_us is not None:
         stop_us = _whole("stop_us", stop_us, -_LARGEST_US if start_us is None else start_us, _LARGEST_US)
-    options = _options(sensor, skip_damaged, False, max_bytes)
+    options = _options(sensor, skip_damaged, False, max_bytes, skipped)
     blocks = find_format(path, format).blocks(Path(path), options)
     return _windows(Path(path), blocks, window_us, start_us, stop_us, options)
 
@@ -188,10 +198,11 @@ def recording_extent(
     sensor: tuple[int, int] | None = None,
     skip_damaged: bool = False,
     max_bytes: int = ReadOptions.max_bytes,
+    skipped: Skipped | None = None,
 ) -> Extent | None:
     """Return from when to when a recording has events, read block by block; None where it has none.
 
-    Arguments and errors are those of `read_recording`; the recording must be in order of time.
+    Arguments and errors are those of `stream_events`; the recording must be in order of time.
 
     >>> import tempfile, pathlib
     >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.bin"
@@ -199,7 +210,7 @@ def recording_extent(
     >>> recording_extent(file)
     Extent(first_us=7, last_us=30, gap_us=(9, 30))
     """
-    options = _options(sensor, skip_damaged, False, max_bytes)
+    options = _options(sensor, skip_damaged, False, max_bytes, skipped)
     found: Extent | None = None
     for block in find_format(path, format).blocks(Path(path), options):
         times = block["t"]
@@ -215,7 +226,9 @@ def recording_extent(
     return found
 
 
-def _options(sensor: Any, skip_damaged: bool, unordered: bool, max_bytes: int) -> ReadOptions:
+def _options(
+    sensor: Any, skip_damaged: bool, unordered: bool, max_bytes: int, skipped: Skipped | None = None
+) -> ReadOptions:
     """Return the options of a reader, their types checked: callers are people."""
     if sensor is not None:
         try:
@@ -225,7 +238,8 @@ def _options(sensor: Any, skip_damaged: bool, unordered: bool, max_bytes: int) -
                 f"expected sensor as two whole numbers of pixels (width, height), got {sensor!r}"
             ) from error
         sensor = width, height
-    return ReadOptions(sensor, bool(skip_damaged), bool(unordered), _whole("max_bytes", max_bytes, 0, _LARGEST_US))
+    limit = _whole("max_bytes", max_bytes, 0, _LARGEST_US)
+    return ReadOptions(sensor, bool(skip_damaged), bool(unordered), limit, Skipped() if skipped is None else skipped)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

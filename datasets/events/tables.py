@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,23 +25,8 @@ class Table:
     slices: Iterator[Events]
 
 
-@dataclass(frozen=True)
-class CountingOptions(ReadOptions):
-    """Options of one reading, with the bytes left out so far in `skipped[0]`."""
-
-    skipped: list[int] = field(default_factory=lambda: [0])
-
-
-def skip_bytes(path: Path, options: ReadOptions, length: int, reason: str, offset: int | None = None) -> None:
-    """Count `length` bytes that are left out, or raise where damage is not to be skipped."""
-    if not options.skip_damaged:
-        raise EventFileError(path, reason, offset)
-    if isinstance(options, CountingOptions):
-        options.skipped[0] += length
-
-
 class TableFormat(EventFormat):
-    """A format whose events come in slices; what cannot be decoded is left to `skip_bytes`."""
+    """A format whose events come in slices; what cannot be decoded is left to `ReadOptions.skip`."""
 
     largest: ClassVar[tuple[int, int]] = (2**16, 2**16)
 
@@ -50,14 +35,13 @@ class TableFormat(EventFormat):
         """Open the file and check what it declares."""
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
-        options = counting = CountingOptions(**vars(options))
         with self.open_table(path, options) as table:
             sensor = options.sensor or table.sensor
-            dropped, parts, total = [0], [], 0
+            parts, total = [], 0
             if table.count is not None:
                 check_size(path, table.count, options)
             events = np.empty(table.count or 0, EVENT_DTYPE)
-            for part in self._checked(path, table, options, dropped):
+            for part in self._checked(path, table, options):
                 total += len(part)
                 check_size(path, total, options)
                 if table.count is None:
@@ -69,18 +53,18 @@ class TableFormat(EventFormat):
         elif total < len(events):
             events.resize(total, refcheck=False)
         check_not_empty(path, total, options)
-        return Recording(events, sensor, self.name, counting.skipped[0], dropped[0])
+        return Recording(events, sensor, self.name, options.skipped.bytes, options.skipped.events)
 
     def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
         total = 0
         with self.open_table(path, options) as table:
-            for part in self._checked(path, table, options, [0]):
+            for part in self._checked(path, table, options):
                 total += len(part)
                 if len(part):
                     yield part
         check_not_empty(path, total, options)
 
-    def _checked(self, path: Path, table: Table, options: ReadOptions, dropped: list[int]) -> Iterator[Events]:
+    def _checked(self, path: Path, table: Table, options: ReadOptions) -> Iterator[Events]:
         sensor = options.sensor or table.sensor or self.largest
         limits = limits_of(sensor, options.unordered)
         last, number = BEGINNING, 0
@@ -92,7 +76,7 @@ class TableFormat(EventFormat):
                     reason = impossible_reason(part[index], before, sensor)
                     raise EventFileError(path, f"event {number + index}: {reason}")
                 kept = drop_impossible(part, limits, last)
-                dropped[0] += len(part) - kept
+                options.skipped.events += len(part) - kept
                 number += len(part) - kept
                 part = part[:kept]
             number += len(part)

@@ -27,7 +27,7 @@ from maqd_snn.datasets.events.decoding import impossible_reason
 from maqd_snn.datasets.events.inspection import BEGINNING, first_impossible, limits_of
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, EventFileError, Events, ReadOptions
 from maqd_snn.datasets.events.source import Source, open_source
-from maqd_snn.datasets.events.tables import Table, TableFormat, skip_bytes
+from maqd_snn.datasets.events.tables import Table, TableFormat
 
 _BLOCK = 2**18  # bytes at a time; also the longest line
 _DIGITS = 18  # of a number, so that it fits 64 bits
@@ -127,7 +127,7 @@ class _Text:
             if end:
                 break
         reason = f"a line of more than {_BLOCK} bytes: no text of events"
-        skip_bytes(self.source.path, self.options, at - start, reason, start)
+        self.options.skip(self.source.path, at - start, reason, start)
         return at - start
 
     def _table(self, data: NDArray[np.uint8], offset: int) -> _Numbers:
@@ -201,7 +201,7 @@ class _Text:
         # the bad ones of lines whose numbers begin at `starts`, four each
         breaks = _breaks(data)
         line = np.searchsorted(breaks, starts[::4][bad])
-        skip_bytes(self.source.path, self.options, int((breaks[line] - breaks[line - 1]).sum()), reason, offset)
+        self.options.skip(self.source.path, int((breaks[line] - breaks[line - 1]).sum()), reason, offset)
 
     def _whole_lines(self, data: NDArray[np.uint8], starts: _Ints, ends: _Ints, offset: int) -> tuple[_Ints, _Ints]:
         # the numbers of the lines that have four
@@ -215,7 +215,7 @@ class _Text:
         at = offset + int(starts[np.searchsorted(line, first)])
         length = int(np.diff(breaks, prepend=-1)[wrong].sum())
         reason = f"a line of {count[first]} numbers; expected 4"
-        skip_bytes(self.source.path, self.options, length, reason, at)
+        self.options.skip(self.source.path, length, reason, at)
         return starts[~wrong[line]], ends[~wrong[line]]
 
     def _refuse_impossible(self, events: Events, where: _Ints) -> None:

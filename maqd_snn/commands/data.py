@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maqd_snn.commands.common import Command, Options, json_option, write_json
-from maqd_snn.commands.recordings import advice_in_options, chosen_limit, chosen_sensor, reading_options
+from maqd_snn.commands.recordings import advice_in_options, chosen_limit, chosen_sensor, left_out, reading_options
 from maqd_snn.errors import MaqdError
 
 
@@ -72,7 +72,7 @@ def _convert(options: Options) -> int:
         raise MaqdError(f"cannot write {str(options.out)!r}: expected a suffix of: {', '.join(WRITERS)}")
     recording = _read(options)
     write_events(options.out, recording.events, recording.sensor)
-    print(f"{options.out}: {len(recording.events)} events{_left_out(recording)}")
+    print(f"{options.out}: {len(recording.events)} events{left_out(recording.skipped_bytes, recording.skipped_events)}")
     return 0
 
 
@@ -86,13 +86,9 @@ def _view(options: Options) -> int:
     check_picture_name(out)  # before the work, not after it
     recording = _read(options)
     save_picture(out, recording.events, recording.sensor, options.windows, options.file.name)
-    print(f"{out}: {len(recording.events)} events in {options.windows} windows{_left_out(recording)}")
+    left = left_out(recording.skipped_bytes, recording.skipped_events)
+    print(f"{out}: {len(recording.events)} events in {options.windows} windows{left}")
     return 0
-
-
-def _left_out(recording: Any) -> str:
-    skipped = recording.skipped_bytes or recording.skipped_events
-    return f"; left out: {recording.skipped_bytes} bytes, {recording.skipped_events} events" if skipped else ""
 
 
 _ACTIONS = {"info": _info, "convert": _convert, "view": _view}

@@ -47,6 +47,15 @@ def chosen_limit(options: Options) -> int:
     return int(options.max_gb * 2**30)
 
 
+def left_out(skipped_bytes: int, skipped_events: int) -> str:
+    """Return the end of a line that says what was left out of a recording, nothing where nothing was.
+
+    >>> left_out(0, 3), left_out(0, 0)
+    ('; left out: 0 bytes, 3 events', '')
+    """
+    return f"; left out: {skipped_bytes} bytes, {skipped_events} events" if skipped_bytes or skipped_events else ""
+
+
 @contextmanager
 def advice_in_options(unordered: bool) -> Iterator[None]:
     """Raise errors of readers with the names of options in place of Python's; --unordered where the command has it."""

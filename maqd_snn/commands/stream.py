@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maqd_snn.commands.common import Command, Options, json_option, write_json
-from maqd_snn.commands.recordings import advice_in_options, chosen_limit, chosen_sensor, reading_options
+from maqd_snn.commands.recordings import advice_in_options, chosen_limit, chosen_sensor, left_out, reading_options
 from maqd_snn.errors import MaqdError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def window_us(text: str) -> int:
 
 
 def _run(options: Options) -> int:
-    from maqd_snn.datasets.events import stream_events
+    from maqd_snn.datasets.events import Skipped, stream_events
     from maqd_snn.files import write_text
     from maqd_snn.reporting.stream_figure import check_figure_name, save_stream_figure
     from maqd_snn.runs import read_network
@@ -84,8 +84,9 @@ def _run(options: Options) -> int:
         "skip_damaged": options.skip_damaged,
         "max_bytes": chosen_limit(options),
     }
+    skipped = Skipped()
     with advice_in_options(unordered=False):
-        begin = _begin(options, reading, duration, shown)
+        begin = _begin(options, {**reading, "skipped": skipped}, duration, shown)
         arriving = stream_events(options.file, duration, **reading)
         windows = list(classify_windows(net, arriving, sensor, scheme, duration, begin))
     stable = stable_from(windows)
@@ -93,13 +94,16 @@ def _run(options: Options) -> int:
     answer = names[windows[-1].total_winner]
     latency_ms = (windows[stable].end_us - begin) / 1000
     lines = [
-        f"{options.file.name}: {len(windows)} windows of {shown}, {sum(w.events for w in windows)} events",
+        f"{options.file.name}: {len(windows)} windows of {shown}, {sum(w.events for w in windows)} events"
+        f"{left_out(skipped.bytes, skipped.events)}",
         f"  answer       {answer}, stable after {latency_ms:g} ms (window {stable + 1})",
         f"  a window     {sum(w.synops for w in windows) / len(windows):,.0f} SynOps, "
         f"{sum(w.spikes for w in windows) / len(windows):,.0f} spikes, {windows[0].macs:,} dense MACs",
     ]
     result: dict[str, object] = {
         "file": str(options.file),
+        "skipped_bytes": skipped.bytes,
+        "skipped_events": skipped.events,
         "window_us": duration,
         "answer": answer,
         "stable_window": stable,
