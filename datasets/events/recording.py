@@ -49,7 +49,7 @@ class ReadOptions:
         skip_damaged: drop damaged parts and count them in `skipped`, instead of raising.
         unordered: keep events whose time runs backwards, in the order of the file. Otherwise they are damage.
         max_bytes: limit of the decoded array, checked before memory is taken.
-        skipped: what this reading has left out.
+        skipped: what readings with these options have left out; take new options for each that is to be counted alone.
 
     Raises:
         MaqdError: a sensor or limit that cannot be.
