@@ -49,12 +49,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class Network:
-    """One row: `make` builds it; `missing` says why it cannot be run here, or is None."""
+    """One row: `make` builds it; `missing` says why it cannot be run here, or is None; `timed` alone: no memory."""
 
     text: str
     make: Callable[[Setting], Ready]
     missing: Callable[[Setting], str | None] = lambda setting: None
     ours: bool = False
+    timed: bool = False
 
 
 def _ours(precision: str, compiled: bool) -> Network:
@@ -249,7 +250,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "twin-compiled": _twin(True, torch.contiguous_format),
         "twin-last-compiled": _twin(True, torch.channels_last),
         "twin-bf16-compiled": _twin(True, torch.channels_last, torch.bfloat16),
-        "products": Network("the twin's convolutions alone, channels last", _products),
+        "products": Network("the twin's convolutions alone, channels last", _products, timed=True),
         "brevitas": Network("Brevitas, 1-bit activations, 2-bit weights", _brevitas, _needs("brevitas")),
         "snntorch-1": Network("snnTorch LIF, T = 1", _snntorch(1), _needs("snntorch")),
         "snntorch-4": Network("snnTorch LIF, T = 4", _snntorch(4), _needs("snntorch")),

@@ -179,7 +179,9 @@ class Convolution(Product):
 
     def product(self, x: Tensor, q: Tensor) -> Tensor:
         q = q.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups)
+        z = F.conv2d(x, q, None, self.stride, self.padding, self.dilation, self.groups)
+        # One channel is both layouts to F.conv2d, which then gives the other one: sums would be in another order.
+        return z.contiguous(memory_format=torch.channels_last)
 
     def forward(self, inputs: Sequence[Tensor], operands: Sequence[Tensor]) -> tuple[Tensor, Tensors]:
         (x,), (q,) = inputs, operands

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maqd_snn.datasets.events import EVENT_DTYPE, FORMATS, EventFileError, read_events, stream_events
+from maqd_snn.datasets.events import (
+    EVENT_DTYPE,
+    FORMATS,
+    EventFileError,
+    ReadOptions,
+    Skipped,
+    read_events,
+    stream_events,
+)
 from maqd_snn.datasets.events.advice import KEEP, LIMIT, SKIP, reworded
 from maqd_snn.datasets.events.registry import Extent, recording_extent
 from maqd_snn.errors import MaqdError
@@ -79,6 +87,22 @@ def test_the_extent_of_a_recording(tmp_path: Path) -> None:
     assert extent.gap_us == (-(2**62), int(events["t"][1]))
     assert recording_extent(text(tmp_path, []), skip_damaged=True) is None
     assert recording_extent(text(tmp_path, [5])) == Extent(5, 5, (5, 5))
+
+
+def test_options_serve_any_number_of_readings(tmp_path: Path) -> None:
+    """Each recording tells its own counts, the options those of all."""
+    options = ReadOptions(skip_damaged=True)
+    path = tmp_path / "a.csv"
+    path.write_text("t,x,y,p\n5,1,1,1\nabc\n3,1,1,1\n")
+    binary = tmp_path / "a.bin"
+    binary.write_bytes(bytes([3, 4, 128, 0, 7, 5]))
+    for number in (1, 2, 3):
+        for name, file, left in (("csv", path, (4, 1)), ("5-byte", binary, (1, 0))):
+            recording = FORMATS[name].read(file, options)
+            assert (recording.skipped_bytes, recording.skipped_events) == left
+        assert options.skipped == Skipped(5 * number, number)
+    assert options == ReadOptions(skip_damaged=True)
+    assert hash(options) == hash(ReadOptions(skip_damaged=True))
 
 
 @pytest.mark.parametrize("sensor", [(34,), (34, 34, 2), (34.0, 34), 34, "34x34", (None, 3)])

@@ -167,6 +167,20 @@ def test_arrays_that_are_no_events(tmp_path: Path) -> None:
         read_events(path)
 
 
+def test_rows_that_one_array_lacks_are_left_out_of_all(tmp_path: Path) -> None:
+    events, path = some(1000), tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in "txyp":
+            np.save(tmp_path / "a.npy", events[name])
+            data = (tmp_path / "a.npy").read_bytes()
+            archive.writestr(f"{name}.npy", data[: -10 * 8] if name == "t" else data)
+    with pytest.raises(EventFileError, match="truncated"):
+        read_events(path)
+    recording = read_recording(path, skip_damaged=True)
+    assert np.array_equal(recording.events, events[:990])
+    assert recording.skipped_bytes == 10 * (8 + 2 + 2 + 1)
+
+
 @pytest.mark.parametrize("kind", ["8i8", "(2,3)u1", "S4", "2f8", [("a", "i8")]])
 @pytest.mark.parametrize("name", "txyp")
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5"])

@@ -128,9 +128,13 @@ def test_the_rounded_share_is_of_the_sums_before_they_are_rounded(
 
 
 @pytest.mark.parametrize(("act_states", "weight_states"), [(2, 3), (4, 2), (16, 15)])
+@pytest.mark.parametrize("image", [(3, 8, 8, 100), (1, 8, 8, 0), (1, 9, 7, 100)], ids=str)
 @pytest.mark.parametrize("family", ["vgg", "resnet"])
-def test_eight_bits_change_no_bit(make_model, random_codes, family, act_states, weight_states) -> None:
-    model = make_model(family, act_states, weight_states).train()
+def test_eight_bits_change_no_bit(make_model, random_codes, family, image, act_states, weight_states) -> None:
+    *shape, zero_point = image
+    options = {"input_shape": tuple(shape), "zero_point": zero_point}
+    options |= {"plan": "8-8-M-16"} if family == "vgg" else {}
+    model = make_model(family, act_states, weight_states, **options).train()
     codes, found = random_codes(model), []
     for precision in ("fp32", "fp32-float"):
         run = copy.deepcopy(prepare(model, precision))
@@ -162,10 +166,13 @@ def test_whether_steps_run_compiled_can_be_asked(make_model) -> None:
     assert not run.runs_compiled
 
 
-def test_eight_bits_are_for_the_cpu(make_model) -> None:
+def test_eight_bits_are_for_the_cpu(make_model, monkeypatch) -> None:
     run = prepare(make_model("vgg", 2, 3), "fp32")
     assert run.operands_on("cpu") == Operands(int8=True)
     assert run.operands_on("cuda") == Operands()
+    assert any(getattr(step, "int8", False) for step in run.tape().steps)
+    monkeypatch.setattr(TrainingForward, "device_type", "cuda")  # as if it had been moved
+    assert not any(getattr(step, "int8", False) for step in run.tape().steps)
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")

@@ -509,6 +509,13 @@ def test_recipes_survive_json():
             Recipe.from_dict(values, "here")
 
 
+def test_what_had_another_name_is_read_under_the_one_of_today():
+    former = {**dataclasses.asdict(SMALL), "precision": "int8-forward"}
+    assert SMALL.precision == "fp32"
+    assert Recipe.from_dict(former, "here") == SMALL
+    assert differences(former, SMALL) == []
+
+
 def test_every_field_can_be_parsed():
     values = dataclasses.asdict(SMALL)
     for name in FIELD_TYPES:

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -109,6 +109,7 @@ class BlockFormat(EventFormat):
         return None
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
+        before = replace(options.skipped)
         with open_source(path) as source, _threads(source.size) as each:
             body = self.body(source, options)
             sensor = options.sensor or body.sensor
@@ -128,7 +129,8 @@ class BlockFormat(EventFormat):
                 options.skipped.events += len(events) - kept
                 events.resize(kept, refcheck=False)
         check_not_empty(path, len(events), options)
-        return Recording(events, sensor, self.name, options.skipped.bytes, options.skipped.events)
+        skipped = options.skipped.since(before)
+        return Recording(events, sensor, self.name, skipped.bytes, skipped.events)
 
     def _planned(self, source: Source, body: Body, options: ReadOptions, limits: State, each: Map) -> "Decoded":
         blocks, total = [], 0

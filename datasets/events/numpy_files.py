@@ -121,6 +121,8 @@ def _slices(
         places = {name: ("", of) for name, of in _columns_of(path, table).items()}
     count = min(array.rows for array in arrays.values())
     row_bytes = sum(array.row_bytes for array in arrays.values())
+    if alone := sum((array.rows - count) * array.row_bytes for array in arrays.values()):
+        options.skip(path, alone, "truncated: rows without all of t, x, y and p")
     step = max(1, min(SLICE, _BLOCK // row_bytes))
     name, of = places["t"]
     unit = MICROSECONDS

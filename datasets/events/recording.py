@@ -33,11 +33,16 @@ class Skipped:
 
     Attributes:
         bytes: parts of the file that could not be decoded. events: decoded ones that cannot be: outside the sensor, or
-            before their predecessor.
+            before their predecessor. Events before the first word of time in EVT files, which have no time and are no
+            damage, are counted among them.
     """
 
     bytes: int = 0
     events: int = 0
+
+    def since(self, before: "Skipped") -> "Skipped":
+        """Return what has been left out since a copy was taken."""
+        return Skipped(self.bytes - before.bytes, self.events - before.events)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class ReadOptions:
         skip_damaged: drop damaged parts and count them in `skipped`, instead of raising.
         unordered: keep events whose time runs backwards, in the order of the file. Otherwise they are damage.
         max_bytes: limit of the decoded array, checked before memory is taken.
-        skipped: what readings with these options have left out; take new options for each that is to be counted alone.
+        skipped: what all readings with these options have left out.
 
     Raises:
         MaqdError: a sensor or limit that cannot be.
@@ -59,7 +64,7 @@ class ReadOptions:
     skip_damaged: bool = False
     unordered: bool = False
     max_bytes: int = 8 * 2**30
-    skipped: Skipped = field(default_factory=Skipped)
+    skipped: Skipped = field(default_factory=Skipped, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.sensor is not None and not all(1 <= side <= 2**16 for side in self.sensor):
@@ -83,8 +88,7 @@ class Recording:
         sensor: (width, height) where the file, the format or the caller states it, else None.
         format: name of the format, as in `FORMATS`.
         skipped_bytes: size of the parts of the file that could not be decoded (0 unless `skip_damaged`).
-        skipped_events: events that were decoded and left out: outside the sensor, or time ran backwards (0 unless
-            `skip_damaged`).
+        skipped_events: events that were decoded and left out, see `Skipped`.
     """
 
     events: Events

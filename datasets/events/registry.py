@@ -170,7 +170,7 @@ def stream_events(
         window_us: length of a window, at least 1.
         start_us: beginning of the first window; None: the time of the first event. Earlier events are left out.
         stop_us: end, exclusive; None: the end of the recording.
-        skipped: takes the count of what `skip_damaged` leaves out, of the blocks read so far.
+        skipped: takes the count of what is left out of the blocks read so far, see `Skipped`.
 
     Raises:
         As `read_recording`; MaqdError: no length of a window, or no time.

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,6 +35,7 @@ class TableFormat(EventFormat):
         """Open the file and check what it declares."""
 
     def read(self, path: Path, options: ReadOptions) -> Recording:
+        before = replace(options.skipped)
         with self.open_table(path, options) as table:
             sensor = options.sensor or table.sensor
             parts, total = [], 0
@@ -53,7 +54,8 @@ class TableFormat(EventFormat):
         elif total < len(events):
             events.resize(total, refcheck=False)
         check_not_empty(path, total, options)
-        return Recording(events, sensor, self.name, options.skipped.bytes, options.skipped.events)
+        skipped = options.skipped.since(before)
+        return Recording(events, sensor, self.name, skipped.bytes, skipped.events)
 
     def blocks(self, path: Path, options: ReadOptions) -> Iterator[Events]:
         total = 0

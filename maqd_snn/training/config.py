@@ -2,8 +2,9 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from maqd_snn.datasets import check_name
@@ -14,6 +15,9 @@ from maqd_snn.surrogate import SURROGATES
 from maqd_snn.training.augment import AUGMENTATIONS
 from maqd_snn.training.optimize import OPTIMIZERS, SCHEDULES
 from maqd_snn.training.precision import PRECISIONS
+
+# Values of fields that have another name today, in files of before.
+FORMER: Mapping[str, Mapping[str, str]] = MappingProxyType({"precision": {"int8-forward": "fp32"}})
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,17 @@ class Recipe:
         for name, value in values.items():
             if not _fits(value, FIELD_TYPES[name]):
                 raise MaqdError(f"{where}: the recipe's {name} has the value {value!r}, expected {_words(name)}")
-        return Recipe(**values)
+        return Recipe(**of_today(values))
+
+
+def of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain values of a recipe with what has another name today under that name.
+
+    >>> of_today({"precision": "int8-forward"})
+    {'precision': 'fp32'}
+    """
+    former = {name: FORMER.get(name, {}) for name in values}
+    return {name: former[name].get(value, value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = {

@@ -39,7 +39,7 @@ from maqd_snn.training.checkpoint import (
     with_prefix,
     write_checkpoint,
 )
-from maqd_snn.training.config import Recipe
+from maqd_snn.training.config import Recipe, of_today
 from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
@@ -632,7 +632,7 @@ def differences(values: Any, recipe: Recipe) -> list[str]:
     if not isinstance(values, dict):
         return ["no recipe there"]
     here = asdict(recipe)
-    there = {**{f.name: f.default for f in fields(Recipe) if f.default is not MISSING}, **values}
+    there = {**{f.name: f.default for f in fields(Recipe) if f.default is not MISSING}, **of_today(values)}
     return [
         f"{name}: {_shown(there, name)} there, {_shown(here, name)} here"
         for name in [*here, *(name for name in there if name not in here)]

@@ -115,11 +115,11 @@ class TrainingForward(nn.Module):
         self.stage = QUANTIZED
         self.rounded_shares: dict[str, float] = {}
         self._tape: Tape | None = None
-        self._written_for: tuple[Stage, list[Any]] | None = None
+        self._written_for: tuple[str, Stage, list[Any]] | None = None
         self._weights: tuple[list[tuple[int, int]], list[Tensor]] | None = None
         norms = (part.norm if isinstance(part, NormSpike) else None for part in map(model.part, model.names))
         self._norms = [norm if isinstance(norm, FoldableNorm) else None for norm in norms]
-        tape_of(model, self.operands_on("cpu"))  # refuses what it cannot train, now and not at the first step
+        tape_of(model, Operands())  # refuses what it cannot train, now and not at the first step
 
     def forward(self, codes: Tensor, watch: Watch | None = None) -> Tensor:
         if not self.model.training:
@@ -140,6 +140,11 @@ class TrainingForward(nn.Module):
         return operands
 
     @property
+    def device_type(self) -> str:
+        """Of the device that the model is on."""
+        return next(self.model.parameters()).device.type
+
+    @property
     def runs_compiled(self) -> bool:
         """Whether steps that are not watched run compiled; with statistics of several processes they do not."""
         return self.compiled and not any(self._sums_over_processes())
@@ -148,12 +153,12 @@ class TrainingForward(nn.Module):
         return [norm and norm.sum_over_processes for norm in self._norms]
 
     def tape(self) -> Tape:
-        """Return the steps; written anew for another stage, or statistics that have come to be of several processes."""
-        sums = self._sums_over_processes()
-        if self._tape is None or self._written_for != (self.stage, sums):
-            operands = self.operands_on(next(self.model.parameters()).device.type)
+        """Return the steps; written anew for another device or stage, or statistics now of several processes."""
+        written_for = self.device_type, self.stage, self._sums_over_processes()
+        if self._tape is None or self._written_for != written_for:
+            operands = self.operands_on(self.device_type)
             self._tape = tape_of(self.model, operands, self.penalty, self.target, self.stage)
-            self._written_for = self.stage, sums
+            self._written_for = written_for
             self._functions = _Functions.of(self._tape, self.runs_compiled)
             self._weights = None
         return self._tape
