@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import event_files as files
+import fuzzing
 import h5py
 import numpy as np
 import pytest
@@ -447,3 +448,39 @@ def read_events_of(path: Path, data: bytes) -> Events:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return read_events(path)
+
+
+def test_an_aedat4_description_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """faery panics on it, and with little memory hangs as it says so."""
+    pytest.importorskip("faery")
+    path = tmp_path / "a.aedat4"
+    for data in fuzzing.seeds("aedat4"):
+        path.write_bytes(data.replace(b'type="string"', b'type="st\xdeing"', 1))
+        for lenient in (False, True):
+            with pytest.raises(EventFileError, match=r"byte 18: its header's description is no UTF-8 text"):
+                read_recording(path, skip_damaged=lenient)
+
+
+@pytest.mark.parametrize(
+    ("says", "error"),
+    [
+        (
+            "print('memory allocation of 5 bytes failed', file=sys.stderr, flush=True); time.sleep(60)",
+            "h5py crashed on it",
+        ),
+        ("print('x\\n' * 10**6 + '7 a reason', file=sys.stderr); sys.exit(1)", "byte 7: a reason"),
+        ("sys.exit(5)", r"h5py crashed on it.*\(exit code 5\)"),
+        ("time.sleep(60)", "h5py gave no event for 5 s"),
+    ],
+    ids=["out of memory", "says much", "ends", "hangs"],
+)
+def test_what_ends_a_worker_is_one_error(
+    says: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, path = tmp_path / "worker.py", tmp_path / "a.h5"
+    worker.write_text(f"import sys, time\n{says}\n")
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    monkeypatch.setattr(foreign, "WORKER", worker)
+    monkeypatch.setattr(foreign, "TIMEOUT", 5.0)
+    with pytest.raises(EventFileError, match=error):
+        read_recording(path)

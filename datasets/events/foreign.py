@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from maqd_snn.errors import MissingExtraError
 WORKER = Path(__file__).with_name("foreign_worker.py")
 MEMORY = 60 * 2**20  # that a worker may take for its work, beyond its libraries
 TIMEOUT = 60.0  # seconds without a sign of life
+_MOST_SAID = 2**20  # bytes of what a worker says that are kept
+_OUT_OF_MEMORY = b"memory allocation of "  # what Rust says before it ends the process, or means to
 _MISSING = 3  # exit code of the worker where its library is not installed
 # Few threads; freed memory goes back at once, so that its limit is not spent on what is no longer used.
 _ENVIRONMENT = {
@@ -36,6 +39,22 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**20),
 }
 _EXTRAS = {"h5py": "maqd-snn itself", "faery": "events"}
+
+
+@dataclass
+class _Worker:
+    """The process that reads, and the last of what it has said on its standard error."""
+
+    process: "subprocess.Popen[bytes]"
+    said: bytearray = field(default_factory=bytearray)
+
+    def hear(self) -> bytes:
+        """Take what was said since; nothing at the end."""
+        assert self.process.stderr is not None
+        words = os.read(self.process.stderr.fileno(), 2**16)
+        self.said += words
+        del self.said[:-_MOST_SAID]
+        return words
 
 
 class ForeignFormat(TableFormat):
@@ -57,12 +76,12 @@ class ForeignFormat(TableFormat):
             bufsize=0,
             env={**os.environ, **_ENVIRONMENT},
         )
+        worker = _Worker(process)
         try:
-            assert process.stdout is not None
-            head = self._numbers(path, process, 3)
+            head = self._numbers(path, worker, 3)
             count, width, height = head
             sensor = (width, height) if width > 0 and height > 0 else None
-            yield Table(count if count >= 0 else None, sensor, self._slices(path, process, options))
+            yield Table(count if count >= 0 else None, sensor, self._slices(path, worker, options))
         finally:
             process.kill()
             process.wait()
@@ -70,45 +89,59 @@ class ForeignFormat(TableFormat):
                 if pipe is not None:
                     pipe.close()
 
-    def _slices(self, path: Path, process: "subprocess.Popen[bytes]", options: ReadOptions) -> Iterator[Events]:
+    def _slices(self, path: Path, worker: _Worker, options: ReadOptions) -> Iterator[Events]:
         while True:
-            (count,) = self._numbers(path, process, 1)
+            (count,) = self._numbers(path, worker, 1)
             if count == 0:
-                (skipped,) = self._numbers(path, process, 1)
+                (skipped,) = self._numbers(path, worker, 1)
                 if skipped:
                     options.skip(path, skipped, f"{skipped} bytes cannot be decoded")
                 return
             events = np.empty(count, EVENT_DTYPE)
-            self._fill(path, process, events.view(np.uint8).data)
+            self._fill(path, worker, events.view(np.uint8).data)
             yield events
 
-    def _numbers(self, path: Path, process: "subprocess.Popen[bytes]", count: int) -> tuple[int, ...]:
+    def _numbers(self, path: Path, worker: _Worker, count: int) -> tuple[int, ...]:
         numbers = np.empty(count, np.int64)
-        self._fill(path, process, numbers.view(np.uint8).data)
+        self._fill(path, worker, numbers.view(np.uint8).data)
         return tuple(numbers.tolist())
 
-    def _fill(self, path: Path, process: "subprocess.Popen[bytes]", buffer: memoryview) -> None:
+    def _fill(self, path: Path, worker: _Worker, buffer: memoryview) -> None:
+        process = worker.process
         assert process.stdout is not None
+        assert process.stderr is not None
         pipe = process.stdout.fileno()
-        done = 0
+        pipes, done = [pipe, process.stderr.fileno()], 0
         while done < len(buffer):
-            ready, _, _ = select.select([pipe], [], [], TIMEOUT)
+            ready, _, _ = select.select(pipes, [], [], TIMEOUT)
             if not ready:
                 raise EventFileError(path, f"{self.package} gave no event for {TIMEOUT:.0f} s and was ended")
+            if pipe not in ready:
+                if not worker.hear():
+                    pipes = [pipe]
+                elif _OUT_OF_MEMORY in worker.said:  # it may wait for itself forever
+                    process.kill()
+                    raise self._crash(path, process.wait())
+                continue
             data = os.read(pipe, min(len(buffer) - done, 2**20))
             if not data:
-                raise self._why(path, process)
+                raise self._why(path, worker)
             buffer[done : done + len(data)] = data
             done += len(data)
 
-    def _why(self, path: Path, process: "subprocess.Popen[bytes]") -> Exception:
-        code = process.wait()
-        said = process.stderr.read(2000).decode("utf-8", "replace").strip() if process.stderr else ""
+    def _why(self, path: Path, worker: _Worker) -> Exception:
+        while worker.hear():
+            pass
+        code = worker.process.wait()
+        said = worker.said.decode("utf-8", "replace").strip()
         if code == _MISSING:
             return MissingExtraError(self.package, _EXTRAS[self.package], f"reading {self.title}")
         if code == 1 and said:
             offset, _, reason = said.splitlines()[-1].partition(" ")
             return EventFileError(path, reason, int(offset) if offset.isdecimal() else None)
+        return self._crash(path, code)
+
+    def _crash(self, path: Path, code: int) -> EventFileError:
         return EventFileError(
             path,
             f"{self.package} crashed on it, or needed more than {MEMORY >> 20} MB beyond the events (exit code "

@@ -33,6 +33,7 @@ TABLES = {"events": "txyp", "davis/left/events": "xytp", "davis/right/events": "
 UNEXPECTED_END = "failed to fill whole buffer"  # how faery says so
 MAX_CHUNK = 16 * 2**20  # bytes, as decoded
 MAX_LINKS = 16  # from one to the next
+LARGEST_HEADER = 2**20  # bytes of an AEDAT 4 header that are looked at
 SCAN = 2**14  # bytes of an Event Stream at a time
 BLOCK = 4 * 2**20  # bytes read at once where chunks are smaller
 LARGEST_US = 2**62
@@ -126,10 +127,16 @@ def aedat4_last_part(path: str) -> tuple[int, str] | None:
         at = 14
         file.seek(at)
         (length,) = struct.unpack("<I", _exactly(file, 4))
+        header = file.read(min(length, LARGEST_HEADER))
         try:
-            end = _file_data_position(file.read(min(length, 2**10)))
+            end = _file_data_position(header)
+            text = _header_text(header)
         except (struct.error, IndexError):
             return None
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError as error:  # faery panics on it, and hangs as it says so
+            raise RefusedError("its header's description is no UTF-8 text", at + 4) from error
         at += 4 + length
         while at != end and at < size:
             file.seek(at)
@@ -151,6 +158,22 @@ def _file_data_position(header: bytes) -> int:
         return -1
     (offset,) = struct.unpack_from("<H", header, layout + 6)
     return int(struct.unpack_from("<q", header, root + offset)[0]) if offset else -1
+
+
+def _header_text(header: bytes) -> bytes:
+    # the third field of a flatbuffer's root table
+    (root,) = struct.unpack_from("<I", header)
+    layout = root - struct.unpack_from("<i", header, root)[0]
+    if layout < 0 or struct.unpack_from("<H", header, layout)[0] < 10:
+        return b""
+    (offset,) = struct.unpack_from("<H", header, layout + 8)
+    if not offset:
+        return b""
+    at = root + offset
+    at += struct.unpack_from("<I", header, at)[0]
+    (length,) = struct.unpack_from("<I", header, at)
+    text = header[at + 4 : at + 4 + length]
+    return text if len(text) == length else b""
 
 
 def event_stream_last_part(path: str) -> tuple[int, str] | None:
