@@ -130,7 +130,7 @@ def aedat4_last_part(path: str) -> tuple[int, str] | None:
         header = file.read(min(length, LARGEST_HEADER))
         try:
             end = _file_data_position(header)
-            text = _header_text(header)
+            text = _description(header)
         except (struct.error, IndexError):
             return None
         try:
@@ -150,26 +150,25 @@ def aedat4_last_part(path: str) -> tuple[int, str] | None:
     return (size, f"packets go on to byte {end}") if end > at else None
 
 
+def _field(header: bytes, number: int) -> int | None:
+    # where a field of a flatbuffer's root table is; None where the table has none
+    (root,) = struct.unpack_from("<I", header)
+    layout = root - struct.unpack_from("<i", header, root)[0]
+    if layout < 0 or struct.unpack_from("<H", header, layout)[0] < 6 + 2 * number:
+        return None
+    (offset,) = struct.unpack_from("<H", header, layout + 4 + 2 * number)
+    return root + offset if offset else None
+
+
 def _file_data_position(header: bytes) -> int:
-    # the second field of a flatbuffer's root table
-    (root,) = struct.unpack_from("<I", header)
-    layout = root - struct.unpack_from("<i", header, root)[0]
-    if layout < 0 or struct.unpack_from("<H", header, layout)[0] < 8:
-        return -1
-    (offset,) = struct.unpack_from("<H", header, layout + 6)
-    return int(struct.unpack_from("<q", header, root + offset)[0]) if offset else -1
+    at = _field(header, 1)
+    return -1 if at is None else int(struct.unpack_from("<q", header, at)[0])
 
 
-def _header_text(header: bytes) -> bytes:
-    # the third field of a flatbuffer's root table
-    (root,) = struct.unpack_from("<I", header)
-    layout = root - struct.unpack_from("<i", header, root)[0]
-    if layout < 0 or struct.unpack_from("<H", header, layout)[0] < 10:
+def _description(header: bytes) -> bytes:
+    at = _field(header, 2)
+    if at is None:
         return b""
-    (offset,) = struct.unpack_from("<H", header, layout + 8)
-    if not offset:
-        return b""
-    at = root + offset
     at += struct.unpack_from("<I", header, at)[0]
     (length,) = struct.unpack_from("<I", header, at)
     text = header[at + 4 : at + 4 + length]
