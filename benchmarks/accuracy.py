@@ -127,6 +127,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "surrogate from twice to half as wide": {"surrogate_width": 2.0, "surrogate_width_end": 0.5},
         "learned weight steps, one a layer": {"learned_step": "layer"},
         "learned weight steps, one a channel": {"learned_step": "channel"},
+        "weights of sum zero": {"zero_sum": True},
+        "weights of sum zero, LBN": {"zero_sum": True, "norm": "lbn"},
         "averaged parameters, decay 0.99": {"ema": 0.99},
         "residual, 16-32-64": {**_RESIDUAL},
         "residual, 16-32-64, AdamW, rate 0.006, gains from 1": {**_RESIDUAL, **_ADAMW},

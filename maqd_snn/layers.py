@@ -74,18 +74,25 @@ class QuantizedProduct(Part):
             error for a unit normal.
         learned_step: `layer` or `channel` (each output channel): the step is learned from there on, see
             `weights.scale_weights`; `log_scale` is then the logarithm of `step` over it. None keeps it.
+        zero_sum: the codes of each output channel sum to zero, see `weights.balanced`.
 
     Raises:
         MaqdError: states outside 2..255, or a worst case of 2^53 and above.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], states: int | None, step: float | None, learned_step: str | None = None
+        self,
+        shape: tuple[int, ...],
+        states: int | None,
+        step: float | None,
+        learned_step: str | None = None,
+        zero_sum: bool = False,
     ) -> None:
         super().__init__()
         if math.prod(shape) > MAX_WEIGHTS:
             raise MaqdError(f"a layer of weights {shape} has more than 2^31 of them; make it narrower")
         self.states = None if states is None else check_weight_states(states)
+        self.zero_sum = zero_sum
         if states is None:
             self.step: float | None = None
         else:
@@ -120,7 +127,8 @@ class QuantizedProduct(Part):
 
     def codes(self) -> Tensor:
         """Return the integer weight codes (for states None: the standardized weights), in the shape of the weight."""
-        return self.scaled() if self.states is None else weight_codes(self.scaled(), self.states, self.step)
+        v = self.scaled()
+        return v if self.states is None else weight_codes(v, self.states, self.step, self.zero_sum)
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and the weight codes in the precision of the product."""
@@ -135,7 +143,7 @@ class Conv2d(QuantizedProduct):
         in_channels, out_channels: I and O, multiples of `groups`.
         kernel, stride, padding, dilation: one whole number or (height, width).
         groups: channel groups.
-        states, step, learned_step: see `QuantizedProduct`.
+        states, step, learned_step, zero_sum: see `QuantizedProduct`.
 
     >>> layer = Conv2d(3, 8, kernel=3, padding=1, states=3).eval()
     >>> z = layer(torch.randint(-128, 128, (2, 3, 8, 8)).float())
@@ -155,13 +163,14 @@ class Conv2d(QuantizedProduct):
         states: int | None = 3,
         step: float | None = None,
         learned_step: str | None = None,
+        zero_sum: bool = False,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise MaqdError(
                 f"groups must divide the channels, got {groups} groups for {in_channels} -> {out_channels} channels"
             )
         size = pair(kernel, "kernel", 1)
-        super().__init__((out_channels, in_channels // groups, *size), states, step, learned_step)
+        super().__init__((out_channels, in_channels // groups, *size), states, step, learned_step, zero_sum)
         self.stride = pair(stride, "stride", 1)
         self.padding = pair(padding, "padding", 0)
         self.dilation = pair(dilation, "dilation", 1)
@@ -189,8 +198,9 @@ class Linear(QuantizedProduct):
         states: int | None = 3,
         step: float | None = None,
         learned_step: str | None = None,
+        zero_sum: bool = False,
     ) -> None:
-        super().__init__((outputs, inputs), states, step, learned_step)
+        super().__init__((outputs, inputs), states, step, learned_step, zero_sum)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, states={self.states}"

@@ -29,7 +29,7 @@ class Quantization:
 
     `edge_states` are the weight states of the first and last layer; `pool_first` pools accumulators before the norm.
     `gain` is where every gain of the normalizations starts, None the one of least squared error (`least_squares_gain`);
-    `bias` is where every bias of them starts. `weight_step` and `learned_step` are those of the hidden layers.
+    `bias` is where every bias of them starts. `weight_step`, `learned_step`, `zero_sum` are those of the hidden layers.
     """
 
     act_states: int | None = 2
@@ -43,6 +43,7 @@ class Quantization:
     bias: float = 0.0
     weight_step: float | None = None
     learned_step: str | None = None
+    zero_sum: bool = False
     pool_first: bool = False
 
     def __post_init__(self) -> None:
@@ -80,9 +81,9 @@ class Quantization:
         return 0.0 if self.act_states is None else self.bias
 
     @property
-    def steps(self) -> dict[str, Any]:
-        """The options of a hidden product about its step."""
-        return {"step": self.weight_step, "learned_step": self.learned_step}
+    def rounding(self) -> dict[str, Any]:
+        """The options of a hidden product about the rounding of its weights."""
+        return {"step": self.weight_step, "learned_step": self.learned_step, "zero_sum": self.zero_sum}
 
     @property
     def edge(self) -> int | None:
@@ -106,7 +107,7 @@ class _Builder:
 
     def conv(self, name: str, channels: int, kernel: int, stride: int = 1, edge: bool = False, source: str = "") -> str:
         states = self.q.edge if edge else self.q.weight_states
-        steps: dict[str, Any] = {} if edge else self.q.steps
+        steps: dict[str, Any] = {} if edge else self.q.rounding
         in_channels, height, width = self.shape
         padding = (kernel - 1) // 2
         part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, **steps)
@@ -164,7 +165,7 @@ def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     builder.flatten()
     for index, width in enumerate(_widths("256-256" if plan is None else plan, "", "256-256"), start=1):
         states = q.edge if index == 1 else q.weight_states
-        steps: dict[str, Any] = {} if index == 1 else q.steps
+        steps: dict[str, Any] = {} if index == 1 else q.rounding
         builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, **steps))
         builder.shape = (int(width),)
         builder.spike(f"spike{index}")
@@ -260,6 +261,7 @@ def build(
     bias: float = 0.0,
     weight_step: float | None = None,
     learned_step: str | None = None,
+    zero_sum: bool = False,
     pool_first: bool = False,
     zero_point: int = 0,
     input_range: tuple[int, int] = (0, 255),
@@ -283,6 +285,7 @@ def build(
         bias: where the biases of the normalizations start; level 1 is reached at 1/(2n), n = act_states - 1.
         weight_step: distance of neighbouring hidden weight codes; None takes the one of least squared error.
         learned_step: `layer` or `channel`: that distance is learned from there on, one for each of them; None keeps it.
+        zero_sum: the hidden weight codes of each output channel sum to zero, see `weights.balanced`.
         pool_first: pool accumulators before the norm instead of levels after the spike.
         zero_point, input_range, input_kind: the input codes, see `InputSpec`.
 
@@ -311,6 +314,7 @@ def build(
         bias=bias,
         weight_step=weight_step,
         learned_step=learned_step,
+        zero_sum=zero_sum,
         pool_first=pool_first,
     )
     low, high = input_range

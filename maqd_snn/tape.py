@@ -504,13 +504,14 @@ class Codes:
     """How the weight in this place of the network's list becomes codes.
 
     `states` None keeps the standardized floats, over the step if there is one. `scale` is the place of what is learned
-    of the step, if it is.
+    of the step, if it is. `zero_sum`: see `weights.balanced`.
     """
 
     place: int
     states: int | None
     step: float | None
     scale: int | None = None
+    zero_sum: bool = False
 
     def forward(self, parameters: Sequence[Tensor]) -> Tensor:
         """Return the codes in the smallest type that holds them."""
@@ -518,7 +519,7 @@ class Codes:
         if self.states is None:
             return v if self.step is None else v / self.step
         top = largest_weight_code(self.states)
-        return weight_codes(v, self.states, self.step).to(Span(-top, top).dtype)
+        return weight_codes(v, self.states, self.step, self.zero_sum).to(Span(-top, top).dtype)
 
     def backward(self, grad: Tensor, parameters: Sequence[Tensor]) -> dict[int, Tensor]:
         """Return the gradients of the parameters by their places, given that of the codes."""
@@ -841,7 +842,8 @@ def tape_of(
         step, span, shape = RULES[type(part)](part, at)
         if isinstance(part, layers.QuantizedProduct):
             scale = None if part.log_scale is None else place[id(part.log_scale)]
-            codes.append(Codes(parameters[0], None if stage.float_weights else part.states, part.step, scale))
+            states = None if stage.float_weights else part.states
+            codes.append(Codes(parameters[0], states, part.step, scale, part.zero_sum))
         steps.append(step)
         spans.append(span)
         shapes.append(shape)

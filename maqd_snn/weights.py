@@ -121,7 +121,7 @@ def scale_weights(v: Tensor, log_scale: Tensor) -> Tensor:
     return v * log_scale.exp().view(-1, *[1] * (v.ndim - 1))
 
 
-def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
+def weight_codes(v: Tensor, states: int, step: float | None = None, zero_sum: bool = False) -> Tensor:
     """Return the integer weight codes q of the standardized weight v, held in floating point; the weight is step * q.
 
     Odd M: q = clip(floor(v/s + 1/2), -m, m) with m = (M-1)/2. Even M: q = clip(2*floor(v/(2s)) + 1, -(M-1), M-1), so
@@ -131,6 +131,7 @@ def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
         v: tensor of any shape.
         states: number of weight states M, 2..255.
         step: s > 0; None takes `default_weight_step(states)`.
+        zero_sum: balance the codes of each output channel (the first axis), see `balanced`.
 
     Raises:
         MaqdError: states outside 2..255 or step <= 0.
@@ -142,11 +143,40 @@ def weight_codes(v: Tensor, states: int, step: float | None = None) -> Tensor:
     top = largest_weight_code(states)
     s = default_weight_step(states) if step is None else step
     if states % 2:
-        return round_clip_codes(v, s, -top, top)
-    if not s > 0:
+        q = round_clip_codes(v, s, -top, top)
+    elif not s > 0:
         raise MaqdError(f"the weight step must be above 0, got {s}")
-    half = states // 2
-    return 2 * floor_clip(v / (2 * s), -half, half - 1) + 1
+    else:
+        half = states // 2
+        q = 2 * floor_clip(v / (2 * s), -half, half - 1) + 1
+    return q + (balanced(q, v / s, states) - q).detach() if zero_sum else q
+
+
+@torch.no_grad()
+def balanced(q: Tensor, v: Tensor, states: int) -> Tensor:
+    """Return the codes q of v with those moved that bring the sum of each output channel to zero at the least cost.
+
+    A standardized filter sums to zero, its nearest codes do not: they see the mean of their inputs. Where the sum is S
+    and neighbouring codes are d apart, floor(|S|/d) codes move by one against its sign. Moving q to q - d sign(S) adds
+    d^2 + 2 d sign(S) (v - q) to the squared error (v - q)^2, so those with the least sign(S) (v - q) move, the first of
+    equals first. No code moves twice or past the largest one: with two and three states there are always enough.
+    The sum of an odd number of odd codes is odd; it ends at 1 or -1.
+
+    Args:
+        q: (O, ...), codes of `states` states. v: what they are nearest to, in their units, in the shape of q.
+
+    >>> v = torch.tensor([[0.9, 0.8, 0.6, 0.7, -3.0]])
+    >>> q = weight_codes(v, 3, step=1.0)
+    >>> q.tolist(), balanced(q, v, 3).tolist()
+    ([[1.0, 1.0, 1.0, 1.0, -1.0]], [[1.0, 0.0, 0.0, 0.0, -1.0]])
+    """
+    flat, distance, top = q.flatten(1), 1 if states % 2 else 2, largest_weight_code(states)
+    total = flat.sum(1, keepdim=True)
+    moved = flat - distance * total.sign()
+    cost = (total.sign() * (v.flatten(1) - flat)).masked_fill(moved.abs() > top, math.inf)
+    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+    moves = (rank < torch.div(total.abs(), distance, rounding_mode="floor")) & (cost < math.inf)
+    return torch.where(moves, moved, flat).view_as(q)
 
 
 def weight_codes_backward(grad: Tensor, v: Tensor, states: int, step: float | None = None) -> Tensor:

@@ -80,6 +80,7 @@ def test_zero_mismatches(make_model, random_codes, family, act_states, weight_st
         {"edge_states": 16, "weight_step": 0.3},
         {"learned_step": "channel"},
         {"learned_step": "layer", "weight_step": 0.5},
+        {"zero_sum": True},
     ],
     ids=str,
 )

@@ -66,6 +66,15 @@ def test_learned_steps_are_those_of_the_hidden_layers_and_begin_at_the_fixed_one
                                                          learned_step="layer").state_dict())  # fmt: skip
 
 
+def test_zero_sums_are_those_of_the_hidden_layers():
+    torch.manual_seed(1)
+    model = build("vgg", plan="8-M-16", zero_sum=True)
+    sums = {n: model.part(n).codes().flatten(1).sum(1) for n in ("conv1", "conv2", "classifier")}
+    assert not sums["conv2"].any()
+    assert sums["conv1"].any()
+    assert sums["classifier"].any()
+
+
 def test_the_residual_stream_is_a_sum_of_accumulators_behind_the_first_spike():
     model = build("resnet", plan="8-8-16")
     inputs = model.inputs_of

@@ -31,6 +31,7 @@ CASES = {
     "batchnorm": ("resnet", 2, 3, {"norm": "batchnorm"}),
     "learned-steps": ("vgg", 2, 3, {"learned_step": "channel"}),
     "learned-step": ("resnet", 4, 4, {"learned_step": "layer", "weight_step": 0.7}),
+    "zero-sum": ("resnet", 2, 3, {"zero_sum": True}),
     "float-activations": ("vgg", None, 3, {}),
     "float-weights": ("resnet", 4, None, {}),
     "float-twin": ("vgg", None, None, {"norm": "batchnorm"}),

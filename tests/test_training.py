@@ -20,7 +20,9 @@ from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, diffe
 from maqd_snn.training.optimize import SCHEDULES
 from maqd_snn.training.watching import LAYERS, METRICS
 
-SMALL = Recipe(name="small", dataset="digits", plan="8-M-16-M", epochs=3, batch_size=64, augment="shift1")
+SMALL = Recipe(
+    name="small", dataset="digits", plan="8-M-16-M", epochs=3, batch_size=64, optimizer="adamw", lr=6e-3, augment="shift1"
+)
 
 
 @pytest.fixture(scope="module")

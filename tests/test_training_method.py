@@ -28,6 +28,7 @@ QUIET = Execution(quiet=True)
 PIECES = {
     "first biases": {"bias": 0.25},
     "learned steps": {"learned_step": "channel"},
+    "zero sums": {"zero_sum": True},
     "ema": {"ema": 0.9},
     "states in stages": {"weight_states_from": 0.2, "act_states_from": 0.45},  # from steps 3 and 7 of 15
     "many states first": {"act_states_first": 16, "act_states_from": 0.45},

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.weights import (
+    balanced,
     check_weight_states,
     default_weight_step,
     largest_weight_code,
@@ -168,3 +170,41 @@ def test_the_gradient_of_a_learned_step_is_that_of_lsq_where_the_loss_sees_no_fa
     expected = -of_step.sum(axes, keepdim=True).flatten()
     torch.testing.assert_close(log_scale.grad, expected, rtol=1e-4, atol=1e-5)
     assert float(expected.abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("states", [2, 3, 4, 5])
+def test_balanced_codes_are_the_nearest_ones_of_sum_zero(states: int, size: int) -> None:
+    v = standardize(torch.randn(40, 1, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    step = default_weight_step(states)
+    nearest, found = weight_codes(v, states).flatten(1), weight_codes(v, states, zero_sum=True).flatten(1)
+    grid = torch.tensor(list(product(code_set(states), repeat=size)), dtype=torch.float64)
+    odd = states % 2 == 0 and size % 2 == 1  # an odd number of odd codes has no sum of zero
+    moved = 0
+    for row, plain, codes in zip(v.flatten(1), nearest, found, strict=True):
+        total = float(plain.sum())
+        least = math.copysign(1.0, total) if odd else 0.0
+        assert float(codes.sum()) == least
+        among = grid[grid.sum(1) == least]
+        best = (row - step * among).square().sum(1).min()
+        assert (row - step * codes).square().sum() == pytest.approx(float(best), rel=1e-12)
+        if total == least:
+            assert torch.equal(codes, plain)
+        moved += not torch.equal(codes, plain)
+    assert moved
+
+
+def test_balanced_codes_move_once_at_most_and_the_first_of_equals_first() -> None:
+    v = torch.tensor([[0.6, 0.6, 0.6, -1.8], [-1.0, 1.0, 0.0, 0.0]])
+    assert weight_codes(v, 3, 1.0, zero_sum=True).tolist() == [[0.0, 0.0, 1.0, -1.0], [-1.0, 1.0, 0.0, 0.0]]
+    far = torch.tensor([[2.0] * 8 + [-7.0]])  # of sum 9 with only 8 codes that can move
+    assert balanced(far, torch.tensor([[1.77] * 8 + [-14.0]]), 15).tolist() == [[1.0] * 8 + [-7.0]]
+    assert balanced(torch.tensor([[1.0]]), torch.tensor([[0.7]]), 2).tolist() == [[1.0]]
+
+
+def test_the_gradient_of_balanced_codes_is_that_of_the_nearest() -> None:
+    v = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    weights = torch.arange(27.0).view(3, 3, 3)
+    (plain,) = torch.autograd.grad((weight_codes(v, 4) * weights).sum(), v)
+    (other,) = torch.autograd.grad((weight_codes(v, 4, zero_sum=True) * weights).sum(), v)
+    assert torch.equal(plain, other)

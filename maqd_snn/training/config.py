@@ -22,14 +22,16 @@ FORMER: Mapping[str, Mapping[str, str]] = MappingProxyType({"precision": {"int8-
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how. Defaults are those of `vgg` networks; recipes are named functions.
+    """What to train, on what, and how; recipes are named functions.
+
+    The defaults are what the comparisons of docs/accuracy.md put first; those of `build` are the method's.
 
     Attributes:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
         layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias, weight_step,
-        learned_step, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
+        learned_step, zero_sum, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states. act_states_first:
         how many states activations have in that share instead of float ones.
@@ -60,15 +62,16 @@ class Recipe:
     weight_states: int | None = 3
     edge_states: int | None = 255
     signed: bool = False
-    norm: str = "lbn"
-    surrogate: str = "rectangle"
+    norm: str = "lbn-channel-mean"
+    surrogate: str = "triangle"
     surrogate_width: float = 1.0
     surrogate_width_end: float | None = None
-    gain: float | None = 1.0
+    gain: float | None = None
     bias: float = 0.0
     weight_step: float | None = None
     learned_step: str | None = None
-    pool_first: bool = False
+    zero_sum: bool = False
+    pool_first: bool = True
     act_states_from: float = 0.0
     act_states_first: int | None = None
     weight_states_from: float = 0.0
@@ -76,10 +79,10 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 128
     seed: int = 0
-    optimizer: str = "adamw"
-    lr: float = 6e-3
+    optimizer: str = "muon"
+    lr: float = 0.1
     weight_decay: float = 1e-4
-    momentum: float = 0.9
+    momentum: float = 0.6
     schedule: str = "onecycle"
     warmup: float = 0.25
     label_smoothing: float = 0.1
@@ -193,6 +196,7 @@ class Recipe:
             bias=self.bias,
             weight_step=self.weight_step,
             learned_step=self.learned_step,
+            zero_sum=self.zero_sum,
             pool_first=self.pool_first,
         )
 

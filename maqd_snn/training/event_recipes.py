@@ -4,24 +4,7 @@ The scheme stands in the name of the dataset: slices of a recording become chann
 so that the first layer is fed graded spikes and is charged as a spiking one.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
-
 from maqd_snn.training.config import Recipe
-
-# As `digits` and `cifar10-small` are trained; settled on two folds of N-MNIST's training recordings.
-_METHOD: Mapping[str, Any] = MappingProxyType(
-    {
-        "norm": "lbn-channel-mean",
-        "pool_first": True,
-        "gain": None,
-        "surrogate": "triangle",
-        "optimizer": "muon",
-        "lr": 0.1,
-        "momentum": 0.6,
-    }
-)
 
 
 def nmnist() -> Recipe:
@@ -30,7 +13,6 @@ def nmnist() -> Recipe:
         name="nmnist",
         dataset="nmnist:slices=3,largest=3,downsample=2",
         plan="32-M-64-M-128",
-        **_METHOD,
         ema=0.995,  # 1.2 points on those two folds
         zero_point=0,
         epochs=100,
@@ -45,7 +27,6 @@ def dvs128_gesture() -> Recipe:
         name="dvs128-gesture",
         dataset="dvs128-gesture:slices=8,largest=3,downsample=4",
         plan="64-M-128-M-128-M-256",
-        **_METHOD,
         zero_point=0,
         epochs=100,
         batch_size=32,
@@ -59,7 +40,6 @@ def cifar10_dvs() -> Recipe:
         name="cifar10-dvs",
         dataset="cifar10-dvs:slices=8,largest=3,downsample=2",
         plan="64-M-128-M-256-M-256-M",
-        **_METHOD,
         zero_point=0,
         epochs=60,
         batch_size=64,
