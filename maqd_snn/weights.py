@@ -128,7 +128,7 @@ def weight_codes(v: Tensor, states: int, step: float | None = None, zero_sum: bo
     that v = 0 gives +1 and two states are -1, +1. The gradient is straight through, 1/s, inside the clip range.
 
     Args:
-        v: tensor of any shape.
+        v: tensor of any shape; with `zero_sum` of at least two axes.
         states: number of weight states M, 2..255.
         step: s > 0; None takes `default_weight_step(states)`.
         zero_sum: balance the codes of each output channel (the first axis), see `balanced`.
@@ -154,13 +154,13 @@ def weight_codes(v: Tensor, states: int, step: float | None = None, zero_sum: bo
 
 @torch.no_grad()
 def balanced(q: Tensor, v: Tensor, states: int) -> Tensor:
-    """Return the codes q of v with those moved that bring the sum of each output channel to zero at the least cost.
+    """Return the codes q of v with those moved that bring the sum of each output channel to zero at little cost.
 
     A standardized filter sums to zero, its nearest codes do not: they see the mean of their inputs. Where the sum is S
-    and neighbouring codes are d apart, floor(|S|/d) codes move by one against its sign. Moving q to q - d sign(S) adds
+    and neighbouring codes are d apart, floor(|S|/d) codes move by d against its sign. Moving q to q - d sign(S) adds
     d^2 + 2 d sign(S) (v - q) to the squared error (v - q)^2, so those with the least sign(S) (v - q) move, the first of
-    equals first. No code moves twice or past the largest one: with two and three states there are always enough.
-    The sum of an odd number of odd codes is odd; it ends at 1 or -1.
+    equals first: no codes of that sum are nearer unless weights are clipped. No code moves twice or past the largest
+    one; with two and three states there are always enough. The sum of an odd number of odd codes ends at 1 or -1.
 
     Args:
         q: (O, ...), codes of `states` states. v: what they are nearest to, in their units, in the shape of q.
@@ -174,7 +174,9 @@ def balanced(q: Tensor, v: Tensor, states: int) -> Tensor:
     total = flat.sum(1, keepdim=True)
     moved = flat - distance * total.sign()
     cost = (total.sign() * (v.flatten(1) - flat)).masked_fill(moved.abs() > top, math.inf)
-    rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
+    order = cost.argsort(dim=1, stable=True)
+    rank = torch.arange(flat.shape[1], device=q.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, rank)
     moves = (rank < torch.div(total.abs(), distance, rounding_mode="floor")) & (cost < math.inf)
     return torch.where(moves, moved, flat).view_as(q)
 

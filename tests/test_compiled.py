@@ -40,7 +40,10 @@ def _assert_close(found: tuple[Tensor, list[Tensor]], expected: tuple[Tensor, li
 @pytest.mark.parametrize(
     ("family", "options"),
     [
-        ("resnet", {"signed": True, "norm": "lbn-channel-mean", "plan": "4-8", "input_shape": (2, 4, 4)}),
+        (
+            "resnet",
+            {"signed": True, "norm": "lbn-channel-mean", "plan": "4-8", "input_shape": (2, 4, 4), "zero_sum": True},
+        ),
         ("vgg", {"pool_first": True, "norm": "batchnorm", "plan": "4-M-4-S", "learned_step": "layer"}),
     ],
 )

@@ -32,6 +32,7 @@ CASES = {
     "learned-steps": ("vgg", 2, 3, {"learned_step": "channel"}),
     "learned-step": ("resnet", 4, 4, {"learned_step": "layer", "weight_step": 0.7}),
     "zero-sum": ("resnet", 2, 3, {"zero_sum": True}),
+    "zero-sum-learned": ("vgg", 2, 4, {"zero_sum": True, "learned_step": "channel"}),
     "float-activations": ("vgg", None, 3, {}),
     "float-weights": ("resnet", 4, None, {}),
     "float-twin": ("vgg", None, None, {"norm": "batchnorm"}),

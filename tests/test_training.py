@@ -21,7 +21,18 @@ from maqd_snn.training.optimize import SCHEDULES
 from maqd_snn.training.watching import LAYERS, METRICS
 
 SMALL = Recipe(
-    name="small", dataset="digits", plan="8-M-16-M", epochs=3, batch_size=64, optimizer="adamw", lr=6e-3, augment="shift1"
+    name="small",
+    dataset="digits",
+    plan="8-M-16-M",
+    norm="lbn",
+    surrogate="rectangle",
+    gain=1.0,
+    pool_first=False,
+    epochs=3,
+    batch_size=64,
+    optimizer="adamw",
+    lr=6e-3,
+    augment="shift1",
 )
 
 
@@ -516,6 +527,13 @@ def test_what_had_another_name_is_read_under_the_one_of_today():
     assert SMALL.precision == "fp32"
     assert Recipe.from_dict(former, "here") == SMALL
     assert differences(former, SMALL) == []
+
+
+def test_a_file_from_before_a_field_is_read_as_what_was_done_then():
+    values = dataclasses.asdict(dataclasses.replace(SMALL, gain=None))
+    del values["gain"]
+    assert Recipe.from_dict(values, "here").gain == 1.0
+    assert differences(values, SMALL) == []
 
 
 def test_every_field_can_be_parsed():

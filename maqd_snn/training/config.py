@@ -18,20 +18,23 @@ from maqd_snn.training.precision import PRECISIONS
 
 # Values of fields that have another name today, in files of before.
 FORMER: Mapping[str, Mapping[str, str]] = MappingProxyType({"precision": {"int8-forward": "fp32"}})
+# What was done before there was the field, where it is not the default.
+BEFORE: Mapping[str, Any] = MappingProxyType({"gain": 1.0})
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What to train, on what, and how; recipes are named functions.
 
-    The defaults are what the comparisons of docs/accuracy.md put first; those of `build` are the method's.
+    The defaults are the settings of docs/accuracy.md, those of `build` the method's. `lr` and `momentum` are Muon's: AdamW
+    had 6e-3.
 
     Attributes:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
         `models.MODELS`. plan: layer widths.
         act_states, weight_states, edge_states: activation states, weight states of hidden and of first and last
-        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias, weight_step,
-        learned_step, zero_sum, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
+        layers; None is the float twin. signed, norm, surrogate, surrogate_width, gain, bias, weight_step, learned_step,
+        zero_sum, pool_first: see `build`. surrogate_width_end: to what the width changes evenly over the training.
         act_states_from, weight_states_from: the share of the steps, in [0, 1), that activations and weights are first
         trained in float, see `tape.Stage`; what is validated, kept and folded always has its states. act_states_first:
         how many states activations have in that share instead of float ones.
@@ -223,13 +226,16 @@ class Recipe:
 
 
 def of_today(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plain values of a recipe with what has another name today under that name.
+    """Return the plain values of a recipe as of today: under today's names, with what was done before a field.
 
     >>> of_today({"precision": "int8-forward"})
-    {'precision': 'fp32'}
+    {'gain': 1.0, 'precision': 'fp32'}
     """
     former = {name: FORMER.get(name, {}) for name in values}
-    return {name: former[name].get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+    renamed = {
+        name: former[name].get(value, value) if isinstance(value, str) else value for name, value in values.items()
+    }
+    return {**BEFORE, **renamed}
 
 
 FIELD_TYPES: dict[str, tuple[type, ...]] = {

@@ -624,10 +624,10 @@ def shares(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
 def differences(values: Any, recipe: Recipe) -> list[str]:
     """Return in words where plain values, as a file holds them, are not those of the recipe.
 
-    A field that the file lacks is newer than the file; its default is what was done before.
+    A field that the file lacks is newer than the file; its default, or what `of_today` says, was done before.
 
     >>> differences({"name": "a", "dataset": "digits", "max_steps": 6}, Recipe("a", "digits", max_steps=8))
-    ['max_steps: 6 there, 8 here']
+    ['gain: 1.0 there, None here', 'max_steps: 6 there, 8 here']
     """
     if not isinstance(values, dict):
         return ["no recipe there"]
