@@ -74,7 +74,7 @@ def training_options(parser: argparse.ArgumentParser) -> None:
 def recipe_fields_text() -> str:
     """Return the names of all fields of a recipe, each of which is a flag."""
     names = " ".join(flag(name).removeprefix("--") for name in SETTABLE)
-    text = f"Fields of the recipe (--FIELD VALUE): {names}"
+    text = f"Recipe fields (--FIELD VALUE): {names}"
     return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
