@@ -26,8 +26,8 @@ BEFORE: Mapping[str, Any] = MappingProxyType({"gain": 1.0})
 class Recipe:
     """What to train, on what, and how; recipes are named functions.
 
-    The defaults are the settings of docs/accuracy.md, those of `build` the method's. `lr` and `momentum` are Muon's: AdamW
-    had 6e-3.
+    The defaults are the settings of docs/accuracy.md, those of `build` the method's. `lr` and `momentum` are Muon's:
+    give AdamW a rate of its own, 6e-3 say.
 
     Attributes:
         name: of the recipe. dataset, model: names of a dataset (see `datasets.load`) and of
