@@ -107,10 +107,10 @@ class _Builder:
 
     def conv(self, name: str, channels: int, kernel: int, stride: int = 1, edge: bool = False, source: str = "") -> str:
         states = self.q.edge if edge else self.q.weight_states
-        steps: dict[str, Any] = {} if edge else self.q.rounding
+        rounding: dict[str, Any] = {} if edge else self.q.rounding
         in_channels, height, width = self.shape
         padding = (kernel - 1) // 2
-        part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, **steps)
+        part = layers.Conv2d(in_channels, channels, kernel, stride, padding, states=states, **rounding)
         pairs = (kernel, kernel), (stride, stride), (padding, padding)
         self.shape = (channels, *output_size((height, width), *pairs))
         return self.add(name, part, *((source,) if source else ()))
@@ -165,8 +165,8 @@ def mlp(spec: InputSpec, classes: int, q: Quantization, plan: str | None = None)
     builder.flatten()
     for index, width in enumerate(_widths("256-256" if plan is None else plan, "", "256-256"), start=1):
         states = q.edge if index == 1 else q.weight_states
-        steps: dict[str, Any] = {} if index == 1 else q.rounding
-        builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, **steps))
+        rounding: dict[str, Any] = {} if index == 1 else q.rounding
+        builder.add(f"fc{index}", layers.Linear(builder.shape[0], int(width), states, **rounding))
         builder.shape = (int(width),)
         builder.spike(f"spike{index}")
     return builder.classifier(classes)
