@@ -66,7 +66,12 @@ def compare(title: str, bench: str, kinds: Mapping[str, Sequence[str]], options:
     Args:
         kinds: the text of a row and the options of its training.
         options: of the parser of `options_of`.
+
+    Raises:
+        MaqdError: no seeds, or a training that failed.
     """
+    if options.seeds < 1:
+        raise MaqdError(f"--seeds must be at least 1, got {options.seeds}")
     seeds = range(1 if options.quick else options.seeds)
     further = [*options.options, *(["--max-steps", "10"] if options.quick else [])]
     rows = ["| training | validation accuracy, mean (each seed) | validation loss |", "|---|---|---|"]

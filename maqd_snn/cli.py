@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from maqd_snn.training.stop import Stopped
         from maqd_snn.training.team import writes
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(_unknown_argument(unknown[0], options.parser))
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)  # for processes that do the same
     if options.command is None:
         parser.print_help()
@@ -75,11 +78,18 @@ def _leaving_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _unknown_argument(argument: str, parser: argparse.ArgumentParser) -> str:
+    near = get_close_matches(argument.partition("=")[0], parser._option_string_actions, n=1, cutoff=0.75)
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    return f"unknown argument {argument!r}{hint} see: {parser.prog} --help"
+
+
 def _check_json(options: argparse.Namespace) -> None:
     # Before the work, not after it.
     target: Path | None = getattr(options, "json", None)
-    if target is not None and (target.is_dir() or not target.parent.is_dir()):
-        raise MaqdError(f"--json expects a file in an existing folder, got {str(target)!r}")
+    if target is None or target.is_file() or (not target.exists() and target.parent.is_dir()):
+        return
+    raise MaqdError(f"--json expects a file in an existing folder, no folder, device or pipe, got {str(target)!r}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -92,14 +102,15 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="`maqd COMMAND --help` tells more. Start with: maqd run digits",
     )
     parser.add_argument("--version", action="version", version=f"maqd-snn {__version__}")
+    parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        command.add_options(
-            commands.add_parser(
-                name,
-                help=command.text,
-                description=command.text[0].upper() + command.text[1:] + ".",
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
+        added = commands.add_parser(
+            name,
+            help=command.text,
+            description=command.text[0].upper() + command.text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        added.set_defaults(parser=added)
+        command.add_options(added)
     return parser

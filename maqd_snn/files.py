@@ -44,7 +44,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise MaqdError(f"cannot write {str(target)!r}: {error}; the previous file, if any, is unchanged") from error
+        # not the error's own text, which names the temporary file
+        raise MaqdError(
+            f"cannot write {str(target)!r}: {error.strerror or error}; the previous file, if any, is unchanged"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

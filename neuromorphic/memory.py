@@ -180,7 +180,7 @@ def write_hex(net: IntegerNetwork, path: Path) -> None:
             shutil.rmtree(folder)
         os.replace(temporary, folder)
     except OSError as error:
-        raise MaqdError(f"cannot write {str(folder)!r}: {error}") from error
+        raise MaqdError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from maqd_snn._version import __version__
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
+from maqd_snn.hdf5 import hdf5_file
 from maqd_snn.integer import IntegerNetwork, ops
 from maqd_snn.integer.geometry import Shape
 from maqd_snn.integer.ops import Op, Pair
@@ -147,7 +148,7 @@ def write_netx(net: IntegerNetwork, path: Path) -> None:
         "fingerprint": fingerprint(net),
         "provenance": json.dumps(net.provenance, sort_keys=True),
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, hdf5_file(temporary) as file:
         first = _group(file, 0, "input")
         first["shape"] = np.array(_flat_shape(net.input.shape) if layers[0].flatten else net.input.shape)
         index = 1

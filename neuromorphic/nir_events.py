@@ -11,6 +11,7 @@ Axis letters: B batch, E events.
 
 import hashlib
 from dataclasses import replace
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,17 @@ def write_nir_events(net: IntegerNetwork, path: Path, codes: NDArray[np.integer[
         for name, node in graph.nodes.items()
         if type(node).__name__ in names
     }
+    memory = BytesIO()  # see `maqd_snn.hdf5`
+    nir.write_data(memory, nir.NIRGraphData(nodes))
+    with h5py.File(memory, "r+") as file:
+        file.attrs.update(
+            library=f"maqd-snn {__version__}",
+            format_version=FORMAT_VERSION,
+            zero_point=net.input.zero_point,
+            fingerprint=fingerprint(net),
+        )
     with atomic_path(path) as temporary:
-        nir.write_data(temporary, nir.NIRGraphData(nodes))
-        with h5py.File(temporary, "r+") as file:
-            file.attrs.update(
-                library=f"maqd-snn {__version__}",
-                format_version=FORMAT_VERSION,
-                zero_point=net.input.zero_point,
-                fingerprint=fingerprint(net),
-            )
+        temporary.write_bytes(memory.getbuffer())
 
 
 def _events(nir: Any, values: Tensor) -> Any:

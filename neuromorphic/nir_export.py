@@ -27,6 +27,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -148,12 +149,14 @@ def write_nir(net: IntegerNetwork, path: Path, graded: bool = False) -> None:
         MaqdError: as `nir_graph`, or an unwritable path.
     """
     graph = nir_graph(net, graded)
+    memory = BytesIO()  # see `maqd_snn.hdf5`
+    require_nir().write(memory, graph)
+    with h5py.File(memory, "r+") as file:
+        # nir before 1.0.6 fails on v_reset; 1.0.6 and later take a missing one for 0, which is what it is.
+        for node in file["node/nodes"].values():
+            node.pop("v_reset", None)
     with atomic_path(path) as temporary:
-        require_nir().write(temporary, graph)
-        with h5py.File(temporary, "r+") as file:
-            # nir before 1.0.6 fails on v_reset; 1.0.6 and later take a missing one for 0, which is what it is.
-            for node in file["node/nodes"].values():
-                node.pop("v_reset", None)
+        temporary.write_bytes(memory.getbuffer())
 
 
 def write_nir_graded(net: IntegerNetwork, path: Path) -> None:

@@ -135,12 +135,16 @@ def test_a_network_without_a_dataset_is_verified_on_codes_that_are_given(run, tm
     fails(capsys, command, "codes.npy' is not there, damaged or no .npy array")
 
 
-def test_the_float_twin_is_trained_and_evaluated(tmp_path, capsys):
+def test_the_float_twin_is_trained_and_evaluated(run, tmp_path, capsys):
     out = tmp_path / "twin"
     twin = ["--twin", *OPTIONS]
     fails(capsys, ["run", "digits", "--out", out, *twin], "a float twin (--twin, states 'none') has no integer network")
     assert not out.exists()
-    assert main(["train", "digits", "--out", str(out), *twin]) == 0
+    for field, value in {"act-states": 4, "weight-states": 15, "teacher": run}.items():
+        said = f"--twin trains float weights and ReLU, untaught; leave out --{field}"
+        fails(capsys, ["train", "digits", "--out", out, *twin, f"--{field}", value], said)
+    assert not out.exists()
+    assert main(["train", "digits", "--out", str(out), *twin, "--act-states", "none"]) == 0
     recipe = json.loads((out / "recipe.json").read_text())
     assert (recipe["act_states"], recipe["weight_states"]) == (None, None)
     assert main(["eval", str(out)]) == 0
@@ -183,6 +187,7 @@ def test_an_existing_run_is_not_lost(run, capsys):
         (["run", "digits", "--format", ","], ["--format names no format", "qonnx"]),
         (["export", "nowhere", "--format", "nir,onnx"], ["one format at a time, got nir, onnx"]),
         (["eval", "nowhere", "--json", "no/such.json"], ["--json expects a file in an existing folder"]),
+        (["eval", "nowhere", "--json", "/dev/null"], ["--json expects a file", "device or pipe, got '/dev/null'"]),
         (["eval", "x" * 300], ["File name too long"]),
         (["run", "digits", "--samples", "0"], ["--samples must be at least 1, got 0"]),
         (["eval", "nowhere"], ["'nowhere' holds no run"]),
@@ -263,6 +268,30 @@ def test_bad_options_exit_with_code_2(capsys):
     with pytest.raises(SystemExit) as stopped:
         make_parser().parse_args(["run", "digits", "--no-such-option"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last", "usage"),
+    [
+        (["train", "digits", "--foo", "3"], "unknown argument '--foo'; see: maqd train --help", "maqd train RECIPE"),
+        (["train", "digits", "--epchs=3"], "unknown argument '--epchs=3', did you mean '--epochs'? see: ", "RECIPE"),
+        (["eval", "a", "b"], "maqd eval: error: unknown argument 'b'; see: maqd eval --help", "maqd eval [-h]"),
+        (["--foo"], "maqd: error: unknown argument '--foo'; see: maqd --help", "COMMAND"),
+    ],
+)
+def test_an_unknown_argument_is_answered_by_its_command(arguments, last, usage, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert usage in errors.splitlines()[0]
+    assert last in errors.splitlines()[-1]
+
+
+def test_the_help_of_a_training_says_where_its_fields_are_described(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "docs/training.md tells of them and of their fields" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_report_with_everything(run, tmp_path, capsys):

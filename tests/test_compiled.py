@@ -1,6 +1,7 @@
 """Compiled training: no graph breaks, and the numbers of the plain step. Compiling is slow, so these are few."""
 
 import copy
+import shutil
 from typing import Any
 
 import pytest
@@ -56,6 +57,18 @@ def test_a_step_traces_without_a_break(make_model, random_codes, monkeypatch, fa
     model = make_model(family, 3, 3, **options).train()
     plain, codes = copy.deepcopy(model), random_codes(model)
     _assert_close(_step(model, prepare(model, "fp32", compiled=True), codes), _step(plain, plain, codes))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
+def test_a_compiled_step_is_the_uncompiled_one(make_model, random_codes, precision) -> None:
+    """The compiler itself, on products in 8 bits or bfloat16, max-pools, and weight gradients by Winograd's way."""
+    model = make_model("vgg", 2, 3, plan="16-M-16", input_shape=(3, 8, 8), pool_first=True).train()
+    plain, codes = copy.deepcopy(model), random_codes(model)
+    found = _step(model, prepare(model, precision, compiled=True), codes)
+    _assert_close(found, _step(plain, prepare(plain, precision), codes))
+    for ours, theirs in zip(model.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 class _Derivative(nn.Module):

@@ -1,6 +1,7 @@
 """Atomic writing: whole or not at all, and nothing but plain files is ever replaced."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,17 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
         stop_half_way()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
+    def read_only(self, mode):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "chmod", read_only)
+    with pytest.raises(MaqdError) as caught:
+        write_text(tmp_path / "a.txt", "x")
+    said = f"cannot write '{tmp_path / 'a.txt'}': Read-only file system; the previous file, if any, is unchanged"
+    assert str(caught.value) == said
 
 
 def test_a_link_stays_a_link(tmp_path):

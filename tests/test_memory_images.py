@@ -239,6 +239,16 @@ def test_a_description_says_that_nothing_ran(make_model, random_codes, tmp_path)
     assert not maqd_snn.verify(path, net, random_codes(net, 2)).ok
 
 
+def test_an_error_names_the_folder_and_not_the_temporary_one(tmp_path, monkeypatch):
+    def read_only(self):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(MaqdError) as caught:
+        maqd_snn.export(wide(), tmp_path / "n.json", format="hex")
+    assert str(caught.value) == f"cannot write '{tmp_path / 'n.images'}': Read-only file system"
+
+
 def test_nothing_else_is_replaced(tmp_path):
     net = wide()
     folder = tmp_path / "n.images"

@@ -32,8 +32,8 @@ def test_counts_are_those_of_the_network(make_model, random_codes, signed):
             int(v): int((codes_of == v).sum()) for v in codes_of.unique()
         }
     trace, levels = model.trace(codes), plots.level_counts(net, codes)
-    assert list(levels) == list(model.spiking_names())
-    for name, (values, counts) in levels.items():
+    assert list(levels) == ["spike1", "spike2 before pool2", "spike3 before pool3"]
+    for name, (values, counts) in zip(model.spiking_names(), levels.values(), strict=True):
         assert values.tolist() == ([-2, -1, 0, 1, 2] if signed else [0, 1, 2])
         assert counts.tolist() == [int((trace[name] == value).sum()) for value in values]
 
@@ -71,17 +71,45 @@ def test_the_surrogate_is_drawn_at_its_thresholds():
     assert set(gradient.get_ydata().tolist()) == {0.0, 2.0}
 
 
-def test_the_command_writes_pictures(run, tmp_path, capsys):
+def test_the_command_writes_pictures(run, tmp_path):
     assert main(["plot", str(run), "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == set(PLOTS.values())
     for path in tmp_path.iterdir():
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert path.stat().st_size > 5000
-    twin = tmp_path / "twin"
-    assert main([*TRAIN, "--out", str(twin), "--twin"]) == 0
-    assert main(["plot", str(twin)]) == 0
-    assert "no weight codes" in capsys.readouterr().out
-    assert sorted(path.name for path in twin.glob("*.png")) == ["curves.png"]
+
+
+def test_the_pictures_say_which_neurons_they_show(run, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.update({path.name: figure}))
+    assert main(["plot", str(run), "--out", str(tmp_path)]) == 0
+    assert drawn["levels.png"].get_suptitle().endswith(": levels in network.h5 on 180 validation images")
+    # The model pools first, its network fires first: twice as high and as wide, with other shares.
+    titles = [axes.get_title() for axes in drawn["levels.png"].axes]
+    neurons = [180 * 4 * 8 * 8, 180 * 8 * 4 * 4]
+    assert titles == [f"spike{n} before pool{n}: {number:,}" for n, number in enumerate(neurons, 1)]
+    rates = drawn["curves.png"].axes[2]
+    assert rates.get_legend().get_title().get_text() == "after pooling, where it comes first"
+
+
+@pytest.mark.parametrize(
+    ("options", "why", "drawn"),
+    [
+        (["--twin"], "float twin", ["curves.png"]),
+        (["--act-states", "none"], "partly float", ["curves.png"]),
+        (["--weight-states", "none"], "partly float", ["curves.png", "surrogate.png"]),
+        (["--norm", "groupnorm"], "group normalization", ["curves.png", "surrogate.png"]),
+    ],
+)
+def test_a_network_that_does_not_fold_is_drawn_as_far_as_it_goes(tmp_path, capsys, options, why, drawn):
+    out = tmp_path / "run"
+    assert main([*TRAIN, "--out", str(out), *options]) == 0
+    capsys.readouterr()
+    assert main(["plot", str(out)]) == 0
+    *paths, line = capsys.readouterr().out.splitlines()
+    assert paths == [str(out / name) for name in drawn]
+    assert line == f"weight codes and levels are drawn of a folded network, and this one does not fold ({why})"
+    assert sorted(path.name for path in out.glob("*.png")) == drawn
 
 
 def test_what_cannot_be_drawn_is_one_sentence(run, tmp_path, capsys):

@@ -47,10 +47,10 @@ def gradients(model: SpikingNetwork, logits: Tensor, seed: int = 3) -> dict[str,
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def assert_same_step(model: SpikingNetwork, codes: Tensor, precision: str = "fp32", compiled: bool = False) -> None:
+def assert_same_step(model: SpikingNetwork, codes: Tensor, precision: str = "fp32") -> None:
     """The logits, every gradient and the running statistics; the tolerance is that of sums in another order."""
     plain, model = copy.deepcopy(model).train(), model.train()
-    expected, found = plain(codes), prepare(model, precision, compiled)(codes)
+    expected, found = plain(codes), prepare(model, precision)(codes)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     ours, theirs = gradients(model, found), gradients(plain, expected)
     for name, theirs_of in theirs.items():

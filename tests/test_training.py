@@ -14,7 +14,7 @@ from maqd_snn import MaqdError, fold
 from maqd_snn.datasets import load_splits
 from maqd_snn.training import Epoch, Execution, Recipe, fit, loop
 from maqd_snn.training.augment import AUGMENTATIONS, cutout, flip, shift
-from maqd_snn.training.checkpoint import previous, read_tensors, write_tensors
+from maqd_snn.training.checkpoint import previous, read_checkpoint, read_tensors, write_checkpoint, write_tensors
 from maqd_snn.training.config import FIELD_TYPES, override, parse_field
 from maqd_snn.training.loop import CHECKPOINT, Evaluation, Training, best, differences, evaluate
 from maqd_snn.training.optimize import SCHEDULES
@@ -189,6 +189,11 @@ TWIN = SMALL.twin()
     [
         (SMALL, lambda model: model.readout.log_g.data.fill_(200), "the loss became nan .*: 'readout' is the first"),
         (
+            SMALL,
+            lambda model: model.part("conv2").weight.data.fill_(1e37),
+            "nan .*: the weights of 'conv2' are so large",
+        ),
+        (
             TWIN,
             lambda model: model.part("spike1").norm.gain.data.fill_(3e38),
             "nan .*: 'spike1' is the first layer whose",
@@ -248,6 +253,25 @@ def test_checkpoints_of_another_recipe_or_damaged_are_refused(few_digits, tmp_pa
     save_file({"x": torch.zeros(1)}, path, metadata={"state": json.dumps({"version": 99})})
     with pytest.raises(MaqdError, match="version 99, newer than"):
         read_tensors(path)
+
+
+def test_two_damaged_checkpoints_are_both_named_with_what_to_do(tmp_path):
+    path = tmp_path / CHECKPOINT
+    for _ in range(2):
+        write_checkpoint(path, {"x": torch.zeros(1)}, {})
+    what = "is not a usable checkpoint: it is damaged or foreign"
+    to_do = "; train anew with --overwrite, or give another --out$"
+    previous(path).write_bytes(b"half")
+    assert read_checkpoint(path)[2] == path
+    path.write_bytes(b"half")
+    both = rf"^'{path}' {what} \(.*\); '{previous(path)}' {what} \(.*\){to_do}"
+    with pytest.raises(MaqdError, match=both):
+        read_checkpoint(path)
+    for gone, left in ((path, previous(path)), (previous(path), path)):
+        left.write_bytes(b"half")
+        gone.unlink(missing_ok=True)
+        with pytest.raises(MaqdError, match=rf"^'{left}' {what} \(.*\){to_do}"):
+            read_checkpoint(path)
 
 
 def test_a_damaged_checkpoint_falls_back_on_the_one_before(few_digits, tmp_path, capsys):

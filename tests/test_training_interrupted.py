@@ -1,8 +1,10 @@
 """A training that is killed, stopped, or cannot write, in processes of its own."""
 
+import ctypes
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +120,32 @@ def test_a_run_has_its_folder_to_itself_to_the_end(tmp_path):
     assert (out / REPORT_JSON).exists()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_ctrl_c_while_a_step_is_being_compiled_ends_after_that_step(tmp_path):
+    """From a terminal it goes to the compiler, too; this one sends it to the whole group itself."""
+    compiler, sent = tmp_path / "compiler", tmp_path / "sent"
+    compiler.write_text(
+        f"#!{sys.executable}\n"
+        "import os, signal, sys\n"
+        f"if any('.main.cpp' in word for word in sys.argv) and not os.path.exists({str(sent)!r}):\n"
+        f"    os.mkdir({str(sent)!r})\n"
+        "    os.kill(0, signal.SIGINT)\n"
+        "os.execvp('g++', ['g++', *sys.argv[1:]])\n"
+    )
+    compiler.chmod(0o755)
+    out, cache = tmp_path / "run", str(tmp_path / "cache")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": cache}
+    command = [*TRAIN[:5], "--model", "mlp", "--plan", "8", "--compile", "true", "--quiet", "--out", str(out)]
+    code, errors = finish(
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    )
+    assert sent.exists()
+    assert code == 128 + signal.SIGINT
+    state = read_tensors(out / CHECKPOINT)[1]
+    where = f"in epoch {state['epoch']} after step {state['step']}"
+    assert errors == f"maqd train: stopped by SIGINT {where}; everything is saved; continue with --resume\n"
+
+
 def test_ctrl_c_while_torch_is_being_imported_is_one_line():
     command = [sys.executable, "-X", "importtime", "-m", "maqd_snn", "train", "digits"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -137,4 +165,20 @@ def test_a_folder_without_write_access_is_one_sentence(tmp_path):
     code, errors = finish(start(out))
     assert code == 2
     assert "cannot write" in errors
+    assert errors.count("\n") == 1
+
+
+def without_rights_of_root():
+    """Take from root the right to write where a folder's mode says no (CAP_DAC_OVERRIDE, at the next exec)."""
+    if ctypes.CDLL(None, use_errno=True).prctl(24, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "cannot drop a capability")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="root on Linux; the test above is for others")
+def test_a_folder_without_write_access_is_one_sentence_for_a_root_that_is_held_to_it(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir(mode=0o500)
+    code, errors = finish(start(out, preexec_fn=without_rights_of_root))
+    assert code == 2
+    assert errors.startswith(f"maqd train: cannot write '{out / RECIPE}': Permission denied;")
     assert errors.count("\n") == 1

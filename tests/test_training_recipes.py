@@ -43,8 +43,8 @@ def test_every_recipe_trains_and_folds_with_no_mismatch_and_has_a_twin(name, tmp
     recipe = get_recipe(name)
     splits = random_splits(recipe.dataset)
     monkeypatch.setattr("maqd_snn.datasets.load_splits", lambda *_, **__: splits)
-    few = ["--batch-size", "2", "--max-steps", "1" if "resnet18" in name else "3", "--quiet", "--accelerator", "cpu"]
-    few += ["--compile", "false"] * recipe.compile  # a compiler takes longer than the steps; tests/test_precision.py
+    few = ["--batch-size", "2", "--max-steps", "3", "--quiet", "--accelerator", "cpu"]
+    few += ["--compile", "false"] * recipe.compile  # a compiler takes longer than the steps; tests/test_compiled.py
     # Most CPUs emulate bfloat16, slowly: one of the recipes shows it.
     few += ["--precision", "fp32"] * (recipe.precision == "bf16-mixed" and name != "cifar10-speed")
     out, twin = tmp_path / "run", tmp_path / "twin"

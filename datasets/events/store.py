@@ -13,8 +13,10 @@ with the polarity in its highest bit; one byte each where the sensor allows, els
 Axis letters: N recordings, E events.
 """
 
+import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -146,8 +148,8 @@ def write_store(
     columns: dict[str, list[int]] = {name: [] for name in (*COLUMNS, "start")}
     offsets, names = [0], []
     with atomic_path(path) as temporary:
-        try:
-            with h5py.File(temporary, "w", userblock_size=SEAL_SIZE) as file:
+        with _Patient(temporary, "w+") as disk:
+            with h5py.File(disk, "w", userblock_size=SEAL_SIZE) as file:
                 into = [
                     file.create_dataset(
                         name, (0,), kind, maxshape=(None,), chunks=(CHUNK,), compression=6, shuffle=True
@@ -164,6 +166,7 @@ def write_store(
                         columns[name].append(value)
                     if offsets[-1] - len(into[0]) >= 64 * CHUNK:
                         waiting = [_append(into, waiting, whole_chunks=True)]
+                        disk.check()
                 if not names:
                     raise MaqdError(f"cannot write {str(path)!r}: there are no recordings for it")
                 _append(into, waiting, whole_chunks=False)
@@ -172,8 +175,7 @@ def write_store(
                 file.create_dataset("offsets", data=np.array(offsets, "<i8"))
                 facts = {"sensor": list(sensor), "facts": facts, "names": names}
                 write_manifest(file, FORMAT, VERSION, facts)
-        except RuntimeError as error:  # what HDF5 makes of a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+            disk.check()
         seal(temporary, KIND)
 
 
@@ -186,6 +188,41 @@ def _append(into: list[h5py.Dataset], packed: list[Packed], whole_chunks: bool) 
         dataset.resize((begin + count,))
         dataset[begin:] = values[:count]
     return dt[count:], x[count:], yp[count:]
+
+
+@final
+class _Patient(io.FileIO):
+    """A file that keeps its first error until it is asked: the HDF5 library takes the process down on a full disk.
+
+    Files that memory holds are written with `maqd_snn.hdf5`.
+    """
+
+    _error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        left = memoryview(data).cast("B")
+        count = len(left)
+        with self._kept():
+            while left:
+                left = left[super().write(left) :]
+        return count
+
+    def truncate(self, size: int | None = None, /) -> int:
+        with self._kept():
+            super().truncate(size)
+        return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self._error is not None:
+            raise self._error
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._error = self._error or error
 
 
 @final

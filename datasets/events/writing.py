@@ -11,6 +11,7 @@ from maqd_snn.datasets.events.five_byte import MAX_FIELD_US, OVERFLOW_ROW, OVERF
 from maqd_snn.datasets.events.recording import Events
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
+from maqd_snn.hdf5 import hdf5_file
 
 Sensor = tuple[int, int]  # (width, height) in pixels
 FIELDS = ("t", "x", "y", "p")
@@ -44,9 +45,7 @@ def write_events(path: str | os.PathLike[str], events: Events, sensor: Sensor | 
 
 
 def _write_hdf5(path: Path, events: Events, sensor: Sensor | None) -> None:
-    import h5py
-
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         if sensor:
             file.attrs["geometry"] = np.bytes_(f"{sensor[0]}x{sensor[1]}")
         group = file.create_group("events")

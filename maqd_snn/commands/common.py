@@ -49,7 +49,9 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 def training_options(parser: argparse.ArgumentParser) -> None:
     """Add a recipe, every field of it, the folder of the run, and where and how to train."""
     parser.usage = f"{parser.prog} RECIPE [options]"
-    parser.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help=", ".join(RECIPES) + "; docs/training.md tells of them and of their fields"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="continue what the folder holds, if anything")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that the folder holds")
@@ -105,8 +107,15 @@ def formats_text() -> str:
 
 def chosen_recipe(options: Options) -> Recipe:
     """Return the recipe with the fields that the command line sets."""
-    recipe = override(get_recipe(options.recipe), field_overrides(options))
-    return recipe.twin() if options.twin else recipe
+    fields = field_overrides(options)
+    recipe = override(get_recipe(options.recipe), fields)
+    if not options.twin:
+        return recipe
+    twin = recipe.twin()
+    lost = [name for name in fields if getattr(twin, name) != getattr(recipe, name)]
+    if lost:
+        raise MaqdError(f"--twin trains float weights and ReLU, untaught; leave out {flag(lost[0])}")
+    return twin
 
 
 def field_overrides(options: Options) -> dict[str, Any]:
@@ -209,10 +218,10 @@ def start_run(options: Options) -> Started | int:
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     build_model(recipe, splits)  # what is impossible is refused before anything is written
     load_teacher(recipe, splits)
-    shares(recipe, len(splits.train), execution.processes)
     out: Path = options.out or Path("runs") / (recipe.name + "-twin" * options.twin)
     several = execution.processes > 1 and execution.nodes in (None, 1) and not started_by_torchrun()
     team = None if several else join(execution)
+    shares(recipe, len(splits.train), execution.processes if team is None else team.size)
     with ExitStack() as claim:
         if writes():
             claim.enter_context(opened_run(out, recipe, options.resume, options.overwrite))

@@ -10,7 +10,7 @@ from maqd_snn.errors import MaqdError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEVEL_IMAGES = 200  # validation images whose levels are counted
+LEVEL_IMAGES = 200  # so many validation images at most have their levels counted
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,19 +43,21 @@ def _run(options: Options) -> int:
         print(out / PLOTS[name])
 
     save("curves", plots.curves(tables[0], tables[1], title))
-    if not recipe.foldable or recipe.act_states is None:
-        print("a float twin has no weight codes, levels or surrogate to draw")
+    if recipe.act_states is not None:
+        surrogate = recipe.surrogate, recipe.act_states, recipe.signed, title, recipe.last_surrogate_width
+        save("surrogate", plots.surrogate_shape(*surrogate))
+    if not recipe.foldable:
+        print(f"weight codes and levels are drawn of a folded network, and this one does not fold ({recipe.kind})")
         return 0
-    surrogate = recipe.surrogate, recipe.act_states, recipe.signed, title, recipe.last_surrogate_width
-    save("surrogate", plots.surrogate_shape(*surrogate))
     if not (options.run / NETWORK).is_file():
         print(f"there is no {NETWORK} yet: weight codes and levels are drawn when the training has ended")
         return 0
     net = read_network(options.run)
     save("weights", plots.histograms(plots.weight_counts(net), f"{title}: weight codes", "code"))
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
-    levels = plots.level_counts(net, splits.validation.codes[:LEVEL_IMAGES])
-    save("levels", plots.histograms(levels, f"{title}: levels on {LEVEL_IMAGES} validation images", "level"))
+    codes = splits.validation.codes[:LEVEL_IMAGES]
+    on = f"levels in {NETWORK} on {len(codes)} validation images"
+    save("levels", plots.histograms(plots.level_counts(net, codes), f"{title}: {on}", "level"))
     return 0
 
 

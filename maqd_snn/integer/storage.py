@@ -23,6 +23,7 @@ from torch import Tensor
 
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import atomic_path
+from maqd_snn.hdf5 import hdf5_file
 from maqd_snn.integer.network import IntegerNetwork
 from maqd_snn.integer.ops import OPS, Op
 from maqd_snn.sealed import (
@@ -46,10 +47,7 @@ KIND = "network"
 def save(net: IntegerNetwork, path: str | Path) -> None:
     """Write `net` to `path`; an interrupted or failed save leaves the previous file as it was."""
     with atomic_path(path) as temporary:
-        try:
-            _write(net, temporary)
-        except RuntimeError as error:  # what HDF5 makes of a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+        _write(net, temporary)
         seal(temporary)
 
 
@@ -60,7 +58,7 @@ def seal(path: Path) -> None:
 
 def _write(net: IntegerNetwork, path: Path) -> None:
     graph = []
-    with h5py.File(path, "w", userblock_size=SEAL_SIZE) as file:
+    with hdf5_file(path, SEAL_SIZE) as file:
         for index, op in enumerate(net.ops):
             group = file.create_group(f"tensors/{index}")
             entry: dict[str, Any] = {"type": type(op).__name__}

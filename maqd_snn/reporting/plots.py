@@ -19,7 +19,7 @@ from torch import Tensor
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
 from maqd_snn.integer import IntegerNetwork
-from maqd_snn.integer.ops import Conv2d, Linear, Threshold
+from maqd_snn.integer.ops import Conv2d, Linear, MaxPool2d, SumPool2d, Threshold
 from maqd_snn.reporting.figures import DENSE, EFFECTIVE, INK, SPIKES
 from maqd_snn.rounding import round_half_up
 from maqd_snn.surrogate import as_surrogate, staircase_derivative, widened
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Counts = NDArray[np.int64]
 COLUMNS = 4
+POOLS = (MaxPool2d, SumPool2d)
 MOST_BARS = 40  # of more values than these, neighbours share a bar
 
 Row = dict[str, float | str | None]
@@ -104,19 +105,24 @@ def weight_counts(net: IntegerNetwork) -> dict[str, tuple[Counts, Counts]]:
 
 
 def level_counts(net: IntegerNetwork, codes: Tensor) -> dict[str, tuple[Counts, Counts]]:
-    """Return (level, how many neurons emitted it) of every spiking layer for input codes (B, C, H, W)."""
+    """Return (level, how many neurons emitted it) of every spiking layer for input codes (B, C, H, W).
+
+    The key is its name and, where it stands before a pool, that: behind one there are fewer neurons, which fire more.
+    """
     trace = net.trace(codes)
+    pools = {name: f"{name} before {op.name}" for op in net.ops if isinstance(op, POOLS) for name in op.inputs}
     found = {}
     for op in net.ops:
         if isinstance(op, Threshold):
             levels = np.arange(op.low, op.low + op.thresholds.shape[1] + 1)
             values = trace[op.name].long().flatten() - op.low
-            found[op.name] = levels, torch.bincount(values, minlength=len(levels)).numpy()
+            counts = torch.bincount(values, minlength=len(levels)).numpy()
+            found[pools.get(op.name, op.name)] = levels, counts
     return found
 
 
 def curves(epochs: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]], title: str) -> "Figure":
-    """Return losses, accuracies and learning rate of every epoch, and the spike rate of every layer.
+    """Return losses, accuracies and learning rate of every epoch, and the spike rate of every layer of the model.
 
     Args:
         epochs, layers: the rows of metrics.csv and layers.csv.
@@ -149,7 +155,8 @@ def curves(epochs: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, An
     loss.legend(frameon=False, fontsize=7)
     accuracy.legend(frameon=False, fontsize=7, loc="lower right")
     if names:
-        rates.legend(frameon=False, fontsize=7, ncols=1 + len(names) // 9)
+        which = "after pooling, where it comes first"
+        rates.legend(frameon=False, fontsize=7, ncols=1 + len(names) // 9, title=which, title_fontsize=7)
     return figure
 
 

@@ -56,17 +56,14 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path
     Raises:
         MaqdError: neither is usable.
     """
-    try:
-        return *_read_finite(path), path
-    except MaqdError:
-        if not previous(path).is_file():
-            raise
+    errors = []
+    for file in [file for file in (path, previous(path)) if file.exists()] or [path]:
         try:
-            return *_read_finite(previous(path)), previous(path)
-        except MaqdError:
-            if not path.exists():
-                raise
-        raise
+            return *_read_finite(file), file
+        except MaqdError as error:
+            errors.append(error)
+    reasons = "; ".join(map(str, errors))
+    raise MaqdError(f"{reasons}; train anew with --overwrite, or give another --out") from errors[-1].__cause__
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:

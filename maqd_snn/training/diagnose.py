@@ -44,6 +44,22 @@ def first_not_finite(model: SpikingNetwork, forward: Forward, batches: Iterable[
     return None
 
 
+def first_too_large(model: SpikingNetwork) -> str | None:
+    """Return the first layer whose finite weights have no finite sum, in words, or None.
+
+    >>> from maqd_snn import build
+    >>> model = build("mlp", input_shape=(1, 2, 2), classes=3, plan="4")
+    >>> with torch.no_grad():
+    ...     _ = model.part("fc1").weight.fill_(3e38)
+    >>> first_too_large(model)
+    "the weights of 'fc1' are so large that their sum is not finite"
+    """
+    for name in model.names:
+        if not all(bool(parameter.sum().isfinite()) for parameter in model.part(name).parameters()):
+            return f"the weights of {name!r} are so large that their sum is not finite"
+    return None
+
+
 def first_gradient_not_finite(model: SpikingNetwork) -> str | None:
     """Return the layer whose gradient was the first to be not finite on the way back, in words, or None.
 

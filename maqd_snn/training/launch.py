@@ -1,6 +1,7 @@
 """Starting several processes on this machine, as torchrun does: each runs the same command line."""
 
 import logging
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -35,8 +36,16 @@ def launch(arguments: Sequence[str], execution: Execution) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "maqd_snn", *arguments)
     except ChildFailedError as error:
-        code = int(error.get_first_failure()[1].exitcode)
-        return code if code > 0 else 128 - code
+        rank, failure = error.get_first_failure()
+        code = int(failure.exitcode)
+        if code > 0:
+            return code
+        print(
+            f"maqd: the process of rank {rank} was ended by {signal.Signals(-code).name}"
+            f"{' (is the memory enough?)' if -code == signal.SIGKILL else ''}; continue with --resume",
+            file=sys.stderr,
+        )
+        return 128 - code
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

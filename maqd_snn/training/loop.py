@@ -40,7 +40,7 @@ from maqd_snn.training.checkpoint import (
     write_checkpoint,
 )
 from maqd_snn.training.config import Recipe, of_today
-from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite
+from maqd_snn.training.diagnose import first_gradient_not_finite, first_not_finite, first_too_large
 from maqd_snn.training.execution import Execution
 from maqd_snn.training.optimize import SCHEDULES, make_optimizer
 from maqd_snn.training.precision import PlainForward, TrainingForward, cpp_compiler, prepare
@@ -165,7 +165,7 @@ def fit(
     Raises:
         MaqdError: a checkpoint of another recipe, an unwritable folder or one in which another process trains, a loss
             or gradient that is not finite (the layer that first produced it is named), weights to be saved that are
-            not, processes that cannot share the batch.
+            not, processes that cannot share the batch, one of several that has gone.
         Stopped: SIGINT or SIGTERM came; everything up to the last step is saved.
     """
     execution = execution or Execution()
@@ -177,9 +177,10 @@ def fit(
         training.after_epoch = after_epoch
         if resume and ((out / CHECKPOINT).exists() or previous(out / CHECKPOINT).exists()):
             training.restore()
-        training.check_start()
-        with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
-            training.run(flag, quiet or execution.quiet or not team.writer)
+        with team.noticing_losses():
+            training.check_start()
+            with _determinism(recipe, team.device), stop_flag(patient=team.size > 1) as flag:
+                training.run(flag, quiet or execution.quiet or not team.writer)
         return training.result()
 
 
@@ -301,15 +302,17 @@ class Training:
         self.sums.zero_()
 
     def _run_epoch(self, flag: StopFlag, progress: Progress, board: Board | None) -> None:
+        noted = self.sums.tolist()  # at the last point on the board
         while self.taken < min(self.epoch * self.steps, self.total):
             looking = self.step % (RATE_EVERY_COMPILED if self.recipe.compile else RATE_EVERY) == 0
             stop = self._train_step(flag, looking)
             progress.step(f"epoch {self.epoch}/{self.epochs}")
             if progress.due or (looking and board is not None):
-                loss, right, seen = self.sums.tolist()
+                loss, right, seen = sums = self.sums.tolist()
                 progress.figures(loss / seen, right / seen, self.rates)
                 if board is not None:
-                    board.step(self.taken, self.lr, loss / seen, self.rates)
+                    board.step(self.taken, self.lr, (loss - noted[0]) / (seen - noted[2]), self.rates)
+                    noted = sums
             if stop:
                 self._leave(stop)
         self._share_statistics()
@@ -435,7 +438,8 @@ class Training:
             where = first_gradient_not_finite(self.model) or "no layer alone, but all of them together"
             mine = f"a gradient became infinite or nan: {where}"
         else:
-            mine = f"the loss became {loss}: {first_not_finite(self.model, self.forward, parts) or 'the loss itself'}"
+            layer = first_not_finite(self.model, self.forward, parts) or first_too_large(self.model)
+            mine = f"the loss became {loss}: {layer or 'the loss itself'}"
         # Averaging spreads what is not finite to all gradients; the process whose loss it was knows more.
         told = sorted(self.team.gather_texts(mine), key=lambda text: not text.startswith("the loss"))
         what, _, where = told[0].partition(": ")

@@ -18,6 +18,7 @@ from maqd_snn.graph import INPUT, SpikingNetwork, Watch
 from maqd_snn.layers import NormSpike
 from maqd_snn.normalization import FoldableNorm, GroupNorm, SumOverProcesses
 from maqd_snn.tape import QUANTIZED, Operands, Stage, Tape, Tensors, tape_of
+from maqd_snn.training.stop import children_deaf
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,26 @@ class _Functions:
         options: dict[str, Any] = {"reorder_for_locality": False}
 
         def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-            return torch.compile(_with_own_code(function), fullgraph=True, dynamic=False, options=options)
+            return _first_undisturbed(
+                torch.compile(_with_own_code(function), fullgraph=True, dynamic=False, options=options)
+            )
 
         return cls(fused(tape.operands), fused(tape.forward), fused(tape.backward))
+
+
+def _first_undisturbed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function; its first call, which compiles, hides signals to stop from the compiler."""
+    called = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal called
+        if called:
+            return function(*arguments)
+        with children_deaf():
+            called = True
+            return function(*arguments)
+
+    return call
 
 
 def _with_own_code(method: Any) -> MethodType:

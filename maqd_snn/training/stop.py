@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+ASKING = (signal.SIGINT, signal.SIGTERM)
+
 
 class Stopped(KeyboardInterrupt):
     """A training was asked to stop, has saved and has left; `signal` is the number of what asked.
@@ -48,9 +50,29 @@ def stop_flag(patient: bool = False) -> Iterator[StopFlag]:
             raise KeyboardInterrupt
         flag.number = flag.number or number
 
-    before: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.signal(number, handle) for number in ASKING}
     try:
         yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def children_deaf() -> Iterator[None]:
+    """Keep what asks a training to stop from the processes that are started in the context, a compiler say.
+
+    A Ctrl-C goes to all processes of a terminal: without this it would end the compiler and so the step in the middle.
+    Here the signal waits, at the longest until the context ends.
+
+    >>> import subprocess, sys
+    >>> stubborn = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('goes on')"
+    >>> with children_deaf():
+    ...     subprocess.run([sys.executable, "-c", stubborn], stdout=subprocess.PIPE).stdout
+    b'goes on\\n'
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,8 +8,8 @@ import atexit
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from typing import Any, final
 
@@ -48,6 +48,10 @@ class Team(ABC):
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass."""
+
+    @abstractmethod
+    def noticing_losses(self) -> AbstractContextManager[Any]:
+        """Return a context in which it is a MaqdError that another process has gone."""
 
     @abstractmethod
     def gather(self, tensor: Tensor) -> Tensor:
@@ -91,6 +95,9 @@ class Alone(Team):
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def noticing_losses(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def gather(self, tensor: Tensor) -> Tensor:
         return tensor.unsqueeze(0)
@@ -156,6 +163,18 @@ class Several(Team):
 
     def backward(self, loss: Tensor) -> None:
         self.fabric.backward(loss)
+
+    @contextmanager
+    def noticing_losses(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if "gloo" not in str(error) and not isinstance(error, distributed.DistError):
+                raise
+            raise MaqdError(
+                f"the process of rank {self.rank} lost another one, which has ended or was killed; "
+                "continue with --resume"
+            ) from error
 
     def gather(self, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]

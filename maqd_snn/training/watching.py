@@ -59,6 +59,21 @@ def csv_table(kind: type[Epoch] | type[LayerEpoch], rows: Iterable[Epoch | Layer
     return text.getvalue()
 
 
+def rates_line(rates: Mapping[str, float], width: int) -> str:
+    """Return spike rates in percent, of as many layers as `width` characters hold, and how many more there are.
+
+    >>> rates_line({"spike1": 0.25, "spike2": 0.125, "spike3": 0.5}, width=40)
+    'spike rate %: spike1 25  +2 more'
+    """
+    each = [f"{name} {100 * rate:.0f}" for name, rate in rates.items()]
+    for shown in range(len(each), -1, -1):
+        more = [f"+{len(each) - shown} more"] if shown < len(each) else []
+        line = "spike rate %: " + "  ".join(each[:shown] + more)
+        if len(line) <= width:
+            break
+    return line
+
+
 class Progress:
     """A bar for people at a terminal, with the time left of the whole training; elsewhere one line an epoch.
 
@@ -92,12 +107,10 @@ class Progress:
         self._bar.update()
 
     def figures(self, loss: float, accuracy: float, rates: Mapping[str, float]) -> None:
-        """Show figures of the epoch so far, and the spike rate of every layer."""
+        """Show figures of the epoch so far, and the spike rates of the layers that the terminal has room for."""
         self._next = time.perf_counter() + REFRESH_SECONDS
         self._bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}", refresh=False)
-        self._rates.set_description_str(
-            "spike rate %: " + "  ".join(f"{name} {100 * rate:.0f}" for name, rate in rates.items())
-        )
+        self._rates.set_description_str(rates_line(rates, self._rates.format_dict["ncols"] or sys.maxsize))
 
     def say(self, line: str) -> None:
         """Print a line above the bar, on stderr."""
@@ -120,7 +133,7 @@ class Board:
         self._writer: Any = SummaryWriter(str(folder / TENSORBOARD), purge_step=done + 1 if done else None)
 
     def step(self, step: int, lr: float, loss: float, rates: Mapping[str, float]) -> None:
-        """Note the figures of one training step."""
+        """Note the mean loss of the steps since the epoch's last point, the learning rate, spike rates as last seen."""
         self._writer.add_scalar("train/loss", loss, step)
         self._writer.add_scalar("train/lr", lr, step)
         for name, rate in rates.items():
