@@ -4,9 +4,9 @@
 
 OPTIONS are further ones of `maqd train`. The first kill comes at a random moment of the start, before a first
 checkpoint perhaps; the others are spread over the whole training, one in each equal part of it: at a random moment of a
-random epoch. Each is SIGKILL. Then the last checkpoints (weights, optimizer, statistics, best
-epoch, random states) and the final models are compared, bit for bit. Exit code 1 where a value differs, where a file
-with the name of a checkpoint is not a whole one, or where temporary files are left in the end.
+random epoch. Each is SIGKILL. Then the last checkpoints (weights, optimizer, statistics, best epoch, random states) and
+the final models are compared, bit for bit. Exit code 1 where a value differs, where a file with the name of a checkpoint
+is not a whole one, or where temporary files are left in the end.
 """
 
 import argparse
@@ -32,7 +32,6 @@ from maqd_snn.training.checkpoint import MODEL, previous, read_tensors
 from maqd_snn.training.loop import CHECKPOINT
 
 CHECKPOINT_STEPS = 7
-START_SECONDS = 6.0  # the first kill falls into these
 
 
 class Place(NamedTuple):
@@ -129,11 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        started = time.perf_counter()
         subprocess.run(command(options.recipe, whole, train), check=True, stdout=subprocess.DEVNULL)
+        first = (time.perf_counter() - started) / kills
         seconds = [entry["seconds"] for entry in read_tensors(whole / CHECKPOINT)[1]["history"]]
         left = []
-        for epoch in (None, *spread(kills - 1, epochs, moments)):
-            delay = moments.uniform(0, START_SECONDS if epoch is None else statistics.median(seconds))
+        for epoch in (None, *spread(kills - 1, epochs - 1, moments)):  # one killed in the last might end before
+            delay = moments.uniform(0, first if epoch is None else statistics.median(seconds))
             left.append(kill_once(options.recipe, killed, train, epoch, delay))
             print(f"killed; checkpoint: {_words(left[-1].left)}", flush=True)
         subprocess.run(command(options.recipe, killed, train), check=True, stdout=subprocess.DEVNULL)

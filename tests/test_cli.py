@@ -140,9 +140,9 @@ def test_the_float_twin_is_trained_and_evaluated(run, tmp_path, capsys):
     twin = ["--twin", *OPTIONS]
     fails(capsys, ["run", "digits", "--out", out, *twin], "a float twin (--twin, states 'none') has no integer network")
     assert not out.exists()
-    for field, value in {"act-states": 4, "weight-states": 15, "teacher": run}.items():
+    for field, *values in (["act-states", 4], ["weight-states", 15], ["teacher", run, "--distillation", 0.5]):
         said = f"--twin trains float weights and ReLU, untaught; leave out --{field}"
-        fails(capsys, ["train", "digits", "--out", out, *twin, f"--{field}", value], said)
+        fails(capsys, ["train", "digits", "--out", out, *twin, f"--{field}", *values], said)
     assert not out.exists()
     assert main(["train", "digits", "--out", str(out), *twin, "--act-states", "none"]) == 0
     recipe = json.loads((out / "recipe.json").read_text())
