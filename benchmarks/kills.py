@@ -5,8 +5,8 @@
 OPTIONS are further ones of `maqd train`. The first kill comes at a random moment of the start, before a first
 checkpoint perhaps; the others are spread over the whole training, one in each equal part of it: at a random moment of a
 random epoch. Each is SIGKILL. Then the last checkpoints (weights, optimizer, statistics, best epoch, random states) and
-the final models are compared, bit for bit. Exit code 1 where a value differs, where a file with the name of a checkpoint
-is not a whole one, or where temporary files are left in the end.
+the final models are compared, bit for bit. Exit code 1 where a value differs, where a file with the name of a
+checkpoint is not a whole one, or where temporary files are left in the end.
 """
 
 import argparse
