@@ -5,8 +5,8 @@
 OPTIONS are further ones of `maqd train`. The first kill comes at a random moment of the start, before a first
 checkpoint perhaps; the others are spread over the whole training, one in each equal part of it: at a random moment of a
 random epoch. Each is SIGKILL. Then the last checkpoints (weights, optimizer, statistics, best epoch, random states) and
-the final models are compared, bit for bit. Exit code 1 where a value differs, where a file with the name of a
-checkpoint is not a whole one, or where temporary files are left in the end.
+the final models are compared, bit for bit, and the figures of all epochs. Exit code 1 where a value differs, where a
+file with the name of a checkpoint is not a whole one, or where temporary files are left in the end.
 """
 
 import argparse
@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -69,16 +70,23 @@ def temporaries(out: Path) -> int:
 
 
 def kill_once(recipe: str, out: Path, options: Sequence[str], epoch: int | None, delay: float) -> Kill:
-    """Start, wait until `epoch` has begun and for `delay` seconds more, kill, and look at what is left.
+    """Start, wait for a new checkpoint in `epoch` or later and for `delay` seconds more, kill, and look what is left.
 
     Raises:
         MaqdError: the training ended by itself, or a file with the name of a checkpoint is not whole.
     """
+    before = place_of(out) or Place(0, 0)
     with subprocess.Popen(command(recipe, out, options), stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and epoch is not None and (place_of(out) or Place(0, 0)).epoch < epoch:
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.kill()
+        try:
+            while process.poll() is None and epoch is not None:
+                with suppress(MaqdError):  # replaced while it was read
+                    place = place_of(out) or before
+                    if place > before and place.epoch >= epoch:
+                        break
+                time.sleep(0.01)
+            time.sleep(delay)
+        finally:
+            process.kill()
     if process.returncode != -signal.SIGKILL:
         raise MaqdError(f"the training ended with {process.returncode} before it was killed; give it more --epochs")
     for file in (out / CHECKPOINT, previous(out / CHECKPOINT)):
@@ -92,6 +100,12 @@ def results(out: Path) -> dict[str, Tensor]:
     return {
         f"{name}: {key}": tensor for name in (CHECKPOINT, MODEL) for key, tensor in read_tensors(out / name)[0].items()
     }
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    """Return the figures of all epochs and layers, the seconds left out."""
+    state = read_tensors(out / CHECKPOINT)[1]
+    return [{name: row[name] for name in row if name != "seconds"} for row in (*state["history"], *state["layers"])]
 
 
 def same_bits(ours: Tensor, theirs: Tensor) -> bool:
@@ -140,13 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subprocess.run(command(options.recipe, killed, train), check=True, stdout=subprocess.DEVNULL)
         ours, theirs = results(killed), results(whole)
         different = [name for name in theirs if name not in ours or not same_bits(ours[name], theirs[name])]
+        different += [name for name in ours if name not in theirs]
+        tables = history(killed) == history(whole)
         in_the_end = temporaries(killed)
         values = sum(tensor.numel() for tensor in theirs.values())
     line = (
-        f"`{options.recipe}`, {epochs} epochs, killed {kills} times: {len(different)} of {len(theirs)} "
-        f"tensors ({values:,} values) of the last checkpoint and the final model differ from the uninterrupted run's. "
-        f"The kills left {sum(kill.temporaries for kill in left)} temporary files, of which {in_the_end} are there in "
-        "the end."
+        f"`{options.recipe}`, {epochs} epochs, killed {kills} times: {len(different)} of {len(theirs)} tensors "
+        f"({values:,} values) of the last checkpoint and the final model differ from the uninterrupted run's; the "
+        f"figures of the epochs {'are equal' if tables else 'differ'}. The kills left "
+        f"{sum(kill.temporaries for kill in left)} temporary files, of which {in_the_end} are there in the end."
     )
     print(line)
     if options.out:
@@ -166,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "",
         ]
         write_text(options.out, "\n".join(lines))
-    return int(bool(different or in_the_end))
+    return int(bool(different or in_the_end) or not tables)
 
 
 def _words(place: Place | None) -> str:

@@ -79,7 +79,10 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 def _unknown_argument(argument: str, parser: argparse.ArgumentParser) -> str:
-    near = get_close_matches(argument.partition("=")[0], parser._option_string_actions, n=1, cutoff=0.75)
+    name = argument.partition("=")[0]
+    if name in parser._option_string_actions:
+        return f"{name!r} stands in the wrong place: options come behind the command, and not behind '--'"
+    near = get_close_matches(name, parser._option_string_actions, n=1, cutoff=0.75)
     hint = f", did you mean {near[0]!r}?" if near else ";"
     return f"unknown argument {argument!r}{hint} see: {parser.prog} --help"
 

@@ -26,7 +26,7 @@ def test_another_training_in_the_killed_folder_is_seen(monkeypatch, capsys):
         lambda recipe, out, options: [*command(recipe, out, options), "--seed", str(int(out.name == "killed"))],
     )
     assert kills.main(["--quick"]) == 1
-    assert "0 of 72 tensors" not in capsys.readouterr().out
+    assert ": 0 of 72 tensors" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_whole_is_seen(tmp_path):

@@ -276,6 +276,16 @@ def test_bad_options_exit_with_code_2(capsys):
         (["train", "digits", "--foo", "3"], "unknown argument '--foo'; see: maqd train --help", "maqd train RECIPE"),
         (["train", "digits", "--epchs=3"], "unknown argument '--epchs=3', did you mean '--epochs'? see: ", "RECIPE"),
         (["eval", "a", "b"], "maqd eval: error: unknown argument 'b'; see: maqd eval --help", "maqd eval [-h]"),
+        (
+            ["train", "digits", "--", "--lr", "0.1"],
+            "'--lr' stands in the wrong place: options come behind the",
+            "RECIPE",
+        ),
+        (
+            ["--twin", "train", "digits"],
+            "'--twin' stands in the wrong place: options come behind the command",
+            "RECIPE",
+        ),
         (["--foo"], "maqd: error: unknown argument '--foo'; see: maqd --help", "COMMAND"),
     ],
 )

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -241,6 +243,34 @@ def test_a_hostile_store_under_a_right_seal_is_refused(written, tmp_path, harm, 
     seal(path, store.KIND)
     with pytest.raises(MaqdError, match=message):
         EventStore(path)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import numpy as np
+from maqd_snn.datasets.events import EVENT_DTYPE, store
+calls = []
+def interrupted(data):
+    calls.append(1)
+    if len(calls) == 9:
+        raise KeyboardInterrupt
+    return memoryview(data)
+store.memoryview = interrupted
+store.CHUNK = 16
+events = np.zeros(300, EVENT_DTYPE)
+try:
+    store.write_store(Path(sys.argv[1]), (8, 8), {}, [store.Sample(events, 0, 0, 0, str(i)) for i in range(9)])
+except KeyboardInterrupt:
+    print("left", len(calls) > 8)
+"""
+
+
+def test_ctrl_c_within_a_write_of_hdf5_is_kept_until_it_can_be_raised(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "s.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left True\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_events_that_do_not_fit_are_refused_and_nothing_is_left(tmp_path):

@@ -167,7 +167,7 @@ def test_numbers_that_do_not_fit_are_refused(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_of_two_processes_one_is_killed_and_that_is_said_in_a_sentence_each(tmp_path, rank):
+def test_of_two_processes_one_is_killed_and_that_is_said_without_a_traceback(tmp_path, rank):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]
     process = subprocess.Popen(
@@ -181,11 +181,14 @@ def test_of_two_processes_one_is_killed_and_that_is_said_in_a_sentence_each(tmp_
             os.kill(int(child), signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGKILL
-    killed = f"maqd: the process of rank {rank} was ended by SIGKILL (is the memory enough?); continue with --resume"
-    lost = (
-        f"maqd train: the process of rank {1 - rank} lost another one, which has ended or was killed; "
+    killed = (
+        f"maqd: the process of rank {rank} was ended by signal 9, SIGKILL (is the memory enough?); "
         "continue with --resume"
+    )
+    lost = (
+        f"maqd train: the process of rank {1 - rank} lost another one, which has ended, was killed or does "
+        "not answer; continue with --resume"
     )
     said = errors.splitlines()
     assert said[-1] == killed
-    assert said[:-1] in ([], [lost])  # torchrun may end it before it notices
+    assert said[:-1] in ([], [lost] * (rank == 1))  # the writer alone speaks, if torchrun does not end it before

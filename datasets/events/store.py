@@ -194,18 +194,17 @@ def _append(into: list[h5py.Dataset], packed: list[Packed], whole_chunks: bool) 
 class _Patient(io.FileIO):
     """A file that keeps its first error until it is asked: the HDF5 library takes the process down on a full disk.
 
-    Files that memory holds are written with `maqd_snn.hdf5`.
+    A Ctrl-C is kept in the same way. Files that memory holds are written with `maqd_snn.hdf5`.
     """
 
-    _error: OSError | None = None
+    _error: BaseException | None = None
 
     def write(self, data: Any, /) -> int:
-        left = memoryview(data).cast("B")
-        count = len(left)
         with self._kept():
+            left = memoryview(data).cast("B")
             while left:
                 left = left[super().write(left) :]
-        return count
+        return len(data)
 
     def truncate(self, size: int | None = None, /) -> int:
         with self._kept():
@@ -221,7 +220,7 @@ class _Patient(io.FileIO):
     def _kept(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except BaseException as error:
             self._error = self._error or error
 
 

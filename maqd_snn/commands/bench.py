@@ -19,7 +19,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(options: Options) -> int:
     if options.name not in BENCHES:
         raise unknown_name("benchmark", options.name, BENCHES)
-    code: int = import_module(f"maqd_snn.benchmarks.{BENCHES[options.name].module}").main(options.rest)
+    # As it was typed: argparse leaves out a "--" that stands first.
+    rest = options.arguments[options.arguments.index(options.name) + 1 :]
+    code: int = import_module(f"maqd_snn.benchmarks.{BENCHES[options.name].module}").main(rest)
     return code
 
 

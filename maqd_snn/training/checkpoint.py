@@ -115,7 +115,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:  # torch's, where it was replaced
         raise MaqdError(f"{str(path)!r} is not a usable checkpoint: it is damaged or foreign ({error})") from error
     if not isinstance(state, dict) or not isinstance(state.get("version"), int):
         raise MaqdError(f"{str(path)!r} is not a usable checkpoint: its state is damaged")

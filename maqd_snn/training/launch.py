@@ -14,8 +14,8 @@ GRACE_SECONDS = 30  # torchrun's own: what has not saved by then is killed, and 
 def launch(arguments: Sequence[str], execution: Execution) -> int:
     """Run `python -m maqd_snn ARGUMENTS` in one process per device of this machine; return the exit code.
 
-    It is that of the process that failed first, 128 plus its number after a signal, or 0. A signal that comes here is
-    passed on to all of them.
+    It is 128 plus the number of a signal that ended a process, else that of the process that failed first, or 0. A
+    signal that comes here is passed on to all of them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -36,16 +36,16 @@ def launch(arguments: Sequence[str], execution: Execution) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "maqd_snn", *arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        code = int(failure.exitcode)
-        if code > 0:
-            return code
+        killed = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
+        if not killed:
+            return int(error.get_first_failure()[1].exitcode)
+        rank, number = min(killed.items(), key=lambda of: of[1] == signal.SIGTERM)  # torchrun ends the others with it
         print(
-            f"maqd: the process of rank {rank} was ended by {signal.Signals(-code).name}"
-            f"{' (is the memory enough?)' if -code == signal.SIGKILL else ''}; continue with --resume",
+            f"maqd: the process of rank {rank} was ended by signal {number}"
+            f"{', SIGKILL (is the memory enough?)' if number == signal.SIGKILL else ''}; continue with --resume",
             file=sys.stderr,
         )
-        return 128 - code
+        return 128 + int(number)
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

@@ -172,7 +172,7 @@ class Several(Team):
             if "gloo" not in str(error) and not isinstance(error, distributed.DistError):
                 raise
             raise MaqdError(
-                f"the process of rank {self.rank} lost another one, which has ended or was killed; "
+                f"the process of rank {self.rank} lost another one, which has ended, was killed or does not answer; "
                 "continue with --resume"
             ) from error
 
