@@ -7,6 +7,7 @@ import torch
 
 from maqd_snn import MaqdError
 from maqd_snn.benchmarks import bf16, kills, local_stats
+from maqd_snn.cli import main
 
 
 def test_a_killed_training_ends_with_the_same_bits_and_the_document_says_so(tmp_path, capsys):
@@ -73,3 +74,11 @@ def test_bf16_compares_both_precisions(tmp_path, capsys):
     rows = [line for line in out.read_text().splitlines() if line.startswith("| `--precision")]
     assert [row.split("`")[1] for row in rows] == ["--precision fp32", "--precision bf16-mixed"]
     assert all(" % (" in row for row in rows)
+
+
+def test_options_behind_two_dashes_reach_the_benchmark_as_they_are(monkeypatch):
+    taken = []
+    monkeypatch.setattr(kills, "main", lambda arguments: taken.append(arguments) or 0)
+    assert main(["bench", "kills", "--", "--lr", "0.1"]) == 0
+    assert main(["bench", "kills", "--quick", "--", "--seed", "3"]) == 0
+    assert taken == [["--", "--lr", "0.1"], ["--quick", "--", "--seed", "3"]]
