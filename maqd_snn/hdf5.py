@@ -8,6 +8,15 @@ import h5py
 
 
 @contextmanager
+def hdf5_errors() -> Iterator[None]:
+    """Raise what HDF5 raises as RuntimeError as OSError, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+@contextmanager
 def hdf5_file(path: Path, userblock_size: int = 0) -> Iterator[h5py.File]:
     """Yield an empty HDF5 file in memory; on success it is written to `path`, a temporary one of `files.atomic_path`.
 
@@ -24,7 +33,10 @@ def hdf5_file(path: Path, userblock_size: int = 0) -> Iterator[h5py.File]:
     ...     int(file["x"][()])
     7
     """
-    with h5py.File("memory", "w", driver="core", backing_store=False, userblock_size=userblock_size) as file:
+    with (
+        hdf5_errors(),
+        h5py.File("memory", "w", driver="core", backing_store=False, userblock_size=userblock_size) as file,
+    ):
         yield file
         file.flush()
         image = file.id.get_file_image()

@@ -74,6 +74,21 @@ def together(tmp_path_factory):
     return out
 
 
+def two(out):
+    """The command that trains in two processes."""
+    return [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]
+
+
+def start_two(out):
+    """Start it, and return the process that starts the two when they have written a checkpoint."""
+    command = [*two(out), "--checkpoint-steps", "5"]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not (out / CHECKPOINT).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
 def losses(history):
     return [loss for entry in history for loss in (entry["train_loss"], entry["validation_loss"])]
 
@@ -116,13 +131,7 @@ def test_processes_that_would_begin_at_different_places_are_refused(together):
 
 def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(together, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]
-    process = subprocess.Popen(
-        [*command, "--checkpoint-steps", "5"], env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    while not (out / CHECKPOINT).exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start_two(out)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
@@ -135,7 +144,7 @@ def test_the_command_starts_two_that_save_on_sigterm_and_end_with_the_same_bits(
     own, average = tensors["ranks"][:, 3:], tensors["model.parts.spike1.norm.running_mean"]
     assert not torch.equal(own[0], own[1])
     assert torch.equal(own[:, : average.numel()].mean(0), average)
-    done = subprocess.run([*command, "--resume"], env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run([*two(out), "--resume"], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "folded" in done.stdout
     result, expected = read_tensors(out / MODEL)[0], read_tensors(together / "local" / CHECKPOINT)[0]
@@ -169,13 +178,7 @@ def test_numbers_that_do_not_fit_are_refused(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_of_two_processes_one_is_killed_and_that_is_said_without_a_traceback(tmp_path, rank):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "maqd_snn", "train", "digits", "--devices", "2", "--out", str(out), *OPTIONS]
-    process = subprocess.Popen(
-        [*command, "--checkpoint-steps", "5"], env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    while not (out / CHECKPOINT).exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start_two(out)
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
             os.kill(int(child), signal.SIGKILL)

@@ -30,6 +30,7 @@ from maqd_snn.datasets.events.frames import check_events
 from maqd_snn.datasets.events.recording import EVENT_DTYPE, Events
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import atomic_path
+from maqd_snn.hdf5 import hdf5_errors
 from maqd_snn.sealed import (
     LARGEST_RATIO,
     SEAL_SIZE,
@@ -149,7 +150,7 @@ def write_store(
     offsets, names = [0], []
     with atomic_path(path) as temporary:
         with _Patient(temporary, "w+") as disk:
-            with h5py.File(disk, "w", userblock_size=SEAL_SIZE) as file:
+            with hdf5_errors(), h5py.File(disk, "w", userblock_size=SEAL_SIZE) as file:
                 into = [
                     file.create_dataset(
                         name, (0,), kind, maxshape=(None,), chunks=(CHUNK,), compression=6, shuffle=True
