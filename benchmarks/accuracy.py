@@ -6,10 +6,11 @@
 The first trains the networks that the lines of `CLAIMS` about the recipe need, and the twin (all of `NETWORKS` where it
 has no such lines), with each of their seeds as `maqd train` does, takes test accuracy, SynOps and energy from the
 integer network (`maqd report`), and checks those lines. The second trains each variant of `METHODS` on the first 10,000
-training images for six epochs and compares validation images; the test images are not touched. A training that is
-finished in the folder is not repeated, one that was stopped goes on; with --records, nor is one whose row a file of an
-earlier call holds, so that the trainings may run on several days and machines. Exit code 1 where a claim fails, a row
-that judges it is not on record, or a value of a folded network differs.
+training images for six epochs and compares validation images, on which what folds is counted and priced; the test
+images are not touched. A training that is finished in the folder is not repeated, one that was stopped goes on; with
+--records, nor is one whose row a file of an earlier call holds, so that the trainings may run on several days and
+machines. Exit code 1 where a claim fails, a row that judges it is not on record, or a folded network has a value that
+differs.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from maqd_snn.datasets import ImageDataset, Splits, load_splits
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.reporting.units import energy_text, quantity
-from maqd_snn.runs import REPORT_JSON, machine, read_recipe
+from maqd_snn.runs import REPORT_JSON, fold_run, machine, read_recipe
+from maqd_snn.sweeps.trial import measure
 from maqd_snn.training import Execution, Recipe, fit, get_recipe
 
 Row = Mapping[str, Any]
@@ -80,6 +82,7 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = MappingProxyType(
 )
 BEGIN, END = "<!-- networks: maqd bench accuracy, {} -->", "<!-- end of networks, {} -->"
 
+PROFILE = "cmos45-int8"
 METHOD_IMAGES, METHOD_VALIDATION, METHOD_EPOCHS = 10_000, 2_500, 6
 # The fields in which the compared trainings stand apart from the recipe of today, so that they stay what they were.
 REFERENCE: Mapping[str, Any] = MappingProxyType(
@@ -187,7 +190,7 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, quick: bool) 
         result = folder / f"{run.name}-eval.json"
         _maqd("eval", run, "--json", result)
         return {**row, "test": json.loads(result.read_text())["accuracy"]}
-    _maqd("report", run, "--profile", "cmos45-int8")
+    _maqd("report", run, "--profile", PROFILE)
     report = json.loads((run / REPORT_JSON).read_text())
     simulation = report["simulation"]
     total, samples = simulation["total"], simulation["samples"]
@@ -198,7 +201,7 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, quick: bool) 
         "compared": report["provenance"]["fold_check"]["values"],
         "macs": total["dense_macs"] / samples,
         "synops": total["synops"] / samples,
-        "energy_pj": report["energy"]["cmos45-int8"]["total_pj"],
+        "energy_pj": report["energy"][PROFILE]["total_pj"],
         "dense_pj": {baseline["name"]: baseline["energy_pj"] for baseline in report["baselines"]},
     }
 
@@ -207,7 +210,11 @@ _NUMBER = (int, float)
 _EVERY: Mapping[str, Any] = MappingProxyType({"seconds": _NUMBER, "when": str, "recipe": dict})
 # What a row holds for tables and comparisons, by its kind; counts are not the twin's.
 _VARIANT: Mapping[str, Any] = MappingProxyType(
-    {**_EVERY, "method": str, "images": int, **dict.fromkeys(("accuracy", "train", "rate"), _NUMBER)}
+    {**_EVERY, "method": str, **dict.fromkeys(("images", "epoch"), int)}
+    | dict.fromkeys(("accuracy", "train", "rate"), _NUMBER)
+)
+_FOLDED: Mapping[str, Any] = MappingProxyType(
+    dict.fromkeys(("synops", "energy_pj"), _NUMBER) | dict.fromkeys(("mismatches", "compared"), int)
 )
 _TWIN: Mapping[str, Any] = MappingProxyType(
     {**_EVERY, **dict.fromkeys(("seed", "epoch", "epochs"), int), "validation": _NUMBER, "test": _NUMBER}
@@ -215,8 +222,9 @@ _TWIN: Mapping[str, Any] = MappingProxyType(
 _COUNTED: Mapping[str, Any] = MappingProxyType(
     {
         **_TWIN,
-        **{"network": str, "mismatches": int, "compared": int, "dense_pj": dict},
-        **dict.fromkeys(("macs", "synops", "energy_pj", "dense-low-bit", "dense-int8"), _NUMBER),
+        **_FOLDED,
+        **{"network": str, "dense_pj": dict},
+        **dict.fromkeys(("macs", "dense-low-bit", "dense-int8"), _NUMBER),
     }
 )
 
@@ -225,7 +233,10 @@ def _lack(row: Any) -> str | None:
     """Return the first field that a row lacks, or has of another kind; None where it is whole."""
     if not isinstance(row, dict):
         return "recipe"
-    kinds = _VARIANT if "method" in row else _TWIN if row.get("network") == "twin" else _COUNTED
+    if "method" in row:
+        kinds = {**_VARIANT, **_FOLDED} if _FOLDED.keys() & row else _VARIANT
+    else:
+        kinds = _TWIN if row.get("network") == "twin" else _COUNTED
     dense = row.get("dense_pj")
     values = {**row, **dense} if isinstance(dense, dict) else row
     return next((name for name, kind in kinds.items() if not isinstance(values.get(name), kind)), None)
@@ -401,33 +412,45 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
     run.mkdir(parents=True, exist_ok=True)
     torch._dynamo.reset()
     execution = Execution(accelerator="cpu", quiet=True, checkpoint_seconds=0)
-    history = fit(recipe, splits, run, resume=True, execution=execution).history
-    last = history[-1]
+    trained = fit(recipe, splits, run, resume=True, execution=execution)
+    best = trained.best
     row = {
         "method": name,
-        "accuracy": last.validation_accuracy,
-        "train": last.train_accuracy,
-        "rate": last.spike_rate,
-        "seconds": sum(entry.seconds for entry in history),
+        "accuracy": best.validation_accuracy,
+        "train": best.train_accuracy,
+        "rate": best.spike_rate,
+        "epoch": best.epoch,
+        "seconds": sum(entry.seconds for entry in trained.history),
         "when": _when(),
         "images": images,
         "recipe": asdict(recipe),
     }
+    if recipe.foldable:
+        net = fold_run(recipe, splits, trained, run)
+        figures, check = measure(net, splits.validation, PROFILE), net.provenance["fold_check"]
+        row |= {"synops": figures["synops"], "energy_pj": figures["energy"]}
+        row |= {"mismatches": check["mismatches"], "compared": check["values"]}
     write_text(result, json.dumps(row, indent=1))
     return row
 
 
 def method_table(rows: Sequence[Row]) -> list[str]:
     """Return a row for each variant."""
-    return [
-        "| variant | validation accuracy | training accuracy | neurons that fire |",
-        "|---|---|---|---|",
-        *(
-            f"| {row['method']} | {100 * row['accuracy']:.1f} % | {100 * row['train']:.1f} % "
-            f"| {100 * row['rate']:.0f} % |"
-            for row in rows
-        ),
+    lines = [
+        "| variant | validation accuracy | training accuracy | neurons that fire | fold check: values that differ "
+        "| SynOps | energy |",
+        "|---|---|---|---|---|---|---|",
     ]
+    for row in rows:
+        counts = "| | | |"  # what stays in float has none
+        if "synops" in row:
+            check = f"{row['mismatches']} of {row['compared']:,}"
+            counts = f"| {check} | {quantity(row['synops'])} | {energy_text(row['energy_pj'])} |"
+        lines.append(
+            f"| {row['method']} | {100 * row['accuracy']:.1f} % | {100 * row['train']:.1f} % "
+            f"| {100 * row['rate']:.0f} % {counts}"
+        )
+    return lines
 
 
 def _first(data: ImageDataset, count: int) -> ImageDataset:
@@ -462,10 +485,12 @@ def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
     head = (
         "`cifar10-small` with the fields of `REFERENCE` in `benchmarks/accuracy.py`, 2 activation and 3 weight states "
         f"unless the row says otherwise; the first {images:,} training images, {base.epochs} epochs, one seed; the "
-        f"first {METHOD_VALIDATION:,} validation images, where one deviation of chance is about {chance:.1f} points."
+        f"first {METHOD_VALIDATION:,} validation images, where one deviation of chance is about {chance:.1f} points. "
+        f"Of each training the epoch of the lowest loss on them; SynOps and energy (`{PROFILE}`) are of one image."
     )
     text = [*dict.fromkeys(row["when"] for row in rows), "", head, "", *method_table(rows)]
-    return text + (["", f"Still to be trained: {'; '.join(missing)}."] if missing else []), bool(rows)
+    text += ["", f"Still to be trained: {'; '.join(missing)}."] if missing else []
+    return text, bool(rows) and _exact(rows)
 
 
 def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
@@ -493,10 +518,13 @@ def _networks(options: argparse.Namespace) -> tuple[list[str], bool]:
     if found:
         text += ["", *verdict_table(found)]
         print("\n".join(verdict_table(found)))
-    exact = all(row.get("mismatches", 0) == 0 for row in rows)
     # What --only or --quick left out is not judged, and no failure.
     met = options.quick or all(verdict.met for verdict in found if not verdict.missing)
-    return text, exact and met and not missing
+    return text, _exact(rows) and met and not missing
+
+
+def _exact(rows: Sequence[Row]) -> bool:
+    return all(row.get("mismatches", 0) == 0 for row in rows)
 
 
 def _key(name: str, quick: bool) -> str:

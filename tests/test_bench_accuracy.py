@@ -22,6 +22,9 @@ from maqd_snn.benchmarks.accuracy import (
 from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
+from maqd_snn.reporting.units import energy_text, quantity
+from maqd_snn.runs import read_network
+from maqd_snn.sweeps.trial import measure
 from maqd_snn.training import get_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -288,7 +291,14 @@ def test_variants_are_compared_on_validation_images_and_not_repeated(
     command = ["--methods", "--folder", str(tmp_path), "--only", "Muon, rate 0.2", "--quick"]
     assert accuracy.main(command) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("| Muon, rate 0.2 | ")
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    result = json.loads((tmp_path / "quick" / "Muon-rate-0.2" / "result.json").read_text())
+    assert cells[0] == "Muon, rate 0.2"
+    assert cells[4] == f"0 of {result['compared']:,}"
+    net = read_network(tmp_path / "quick" / "Muon-rate-0.2")
+    figures = measure(net, load_splits("digits").validation, "cmos45-int8")
+    assert (result["accuracy"], result["synops"]) == (figures["accuracy"], figures["synops"])
+    assert cells[5:] == [quantity(figures["synops"]), energy_text(figures["energy"])]
     monkeypatch.setattr(accuracy, "fit", None)
     records = tmp_path / "records.json"
     assert accuracy.main([*command, "--records", str(records)]) == 0
@@ -306,9 +316,30 @@ def test_variants_are_compared_on_validation_images_and_not_repeated(
     assert accuracy.main(command) == 1
 
 
+def test_a_variant_that_stays_in_float_has_no_counts_and_one_that_folds_wrongly_fails(
+    tmp_path, digits_for_cifar, capsys
+):
+    records = tmp_path / "records.json"
+    command = ["--methods", "--quick", "--folder", str(tmp_path), "--records", str(records)]
+    assert accuracy.main([*command, "--only", "float weights", "BatchNorm"]) == 0
+    batchnorm, floats = capsys.readouterr().out.splitlines()
+    assert floats.endswith("% | | | |")
+    kept = json.loads(records.read_text())
+    assert "synops" not in kept["float weights, quick"]
+    kept["BatchNorm, quick"]["mismatches"] = 1
+    records.write_text(json.dumps(kept))
+    assert accuracy.main([*command, "--only", "float weights", "BatchNorm"]) == 1
+    assert capsys.readouterr().out.splitlines() == [batchnorm.replace("| 0 of", "| 1 of"), floats]
+    del kept["BatchNorm, quick"]["energy_pj"]
+    records.write_text(json.dumps(kept))
+    with pytest.raises(MaqdError, match="the row 'BatchNorm, quick' has no 'energy_pj'"):
+        accuracy.main(command)
+
+
 def test_a_short_trial_is_no_result_of_a_variant(tmp_path, untrained, digits_for_cifar):
     base = dataclasses.replace(get_recipe("cifar10-small"), epochs=1, compile=False, **accuracy.REFERENCE)
-    row = {"method": "BatchNorm", "seconds": 1.0, "when": "today.", "accuracy": 0.5, "train": 0.5, "rate": 0.2}
+    row = {"method": "BatchNorm", "epoch": 1, "seconds": 1.0, "when": "today."}
+    row |= dict.fromkeys(("accuracy", "train", "rate"), 0.5)
     command = ["--methods", "--folder", str(tmp_path), "--only", "BatchNorm"]
     quick = {**row, "images": 256, "recipe": dataclasses.asdict(dataclasses.replace(base, norm="batchnorm"))}
     for folder in (tmp_path, tmp_path / "quick"):
