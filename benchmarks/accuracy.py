@@ -39,6 +39,7 @@ from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.reporting.units import energy_text, quantity
 from maqd_snn.runs import REPORT_JSON, fold_run, machine, read_recipe
+from maqd_snn.spike import least_squares_gain
 from maqd_snn.sweeps.trial import measure
 from maqd_snn.training import Execution, Recipe, fit, get_recipe
 
@@ -66,16 +67,20 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Claim:
-    """What a network of a recipe is to reach: a mean test accuracy, and at most so many points below its twin."""
+    """What a network of a recipe is to reach: a mean test accuracy, at most so many points below its twin.
+
+    Each of its trainings and of the twin's is to take at most so many minutes.
+    """
 
     network: str
     least: float
     behind: float
+    minutes: float = math.inf
 
 
 CLAIMS: Mapping[str, tuple[Claim, ...]] = MappingProxyType(
     {
-        "cifar10-small": (Claim("2", 79, 7), Claim("4", 84, 3), Claim("16", 0, 1)),
+        "cifar10-small": (Claim("2", 79, 7, 15), Claim("4", 84, 3, 15), Claim("16", 0, 1, 15)),
         "digits": (Claim("2", 0, 0.5),),
         "mnist10k": (Claim("2", 0, 0.5),),
     }
@@ -100,7 +105,7 @@ REFERENCE: Mapping[str, Any] = MappingProxyType(
     }
 )
 _ADAMW = {"optimizer": "adamw", "lr": 6e-3, "gain": 1.0}
-_FAST = {"lr": 0.2, "gain": 1.0}
+_FAST, _SLOW = {"lr": 0.2, "gain": 1.0}, {"lr": 0.04, "warmup": 0.15}
 _RESIDUAL = {"model": "resnet", "plan": "16-16-32-32-64-64"}
 _BEFORE = {"norm": "lbn", "surrogate": "rectangle"}
 METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -114,6 +119,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "Muon, rate 0.2, gains from 1, surrogate twice as wide": {**_FAST, "surrogate_width": 2.0},
         "Muon, rate 0.2": {"lr": 0.2},
         "**Muon, rate 0.1: the reference**": {},
+        "Muon, rate 0.04, warm-up of 15 %": _SLOW,
         "surrogate: rectangle": {"surrogate": "rectangle"},
         "LBN, layer reading": {"norm": "lbn"},
         "BatchNorm": {"norm": "batchnorm"},
@@ -124,6 +130,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "64-M-64-M-128-M-256-M": {"plan": "64-M-64-M-128-M-256-M"},
         "32-M-64-64-M-128-128": {"plan": "32-M-64-64-M-128-128"},
         "4 activation states": {"act_states": 4},
+        "256 activation states between the bounds of 2": {"act_states": 256, "gain": least_squares_gain(1)},
+        "256 activation states between the bounds of 4": {"act_states": 256, "gain": least_squares_gain(3)},
         "16 activation states in the first half": {"act_states_first": 16, "act_states_from": 0.5},
         "float activations in the first half": {"act_states_from": 0.5},
         "float weights in the first half": {"weight_states_from": 0.5},
@@ -134,6 +142,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "weights of sum zero, LBN": {"zero_sum": True, "norm": "lbn"},
         "averaged parameters, decay 0.99": {"ema": 0.99},
         "residual, 16-32-64": {**_RESIDUAL},
+        "residual, 16-32-64, Muon, rate 0.04, warm-up of 15 %": {**_RESIDUAL, **_SLOW},
         "residual, 16-32-64, AdamW, rate 0.006, gains from 1": {**_RESIDUAL, **_ADAMW},
         "residual, 16-32-64, AdamW, rate 0.006, gains from 1, LBN, rectangle": {**_RESIDUAL, **_ADAMW, **_BEFORE},
         "float weights": {"weight_states": None},
@@ -338,17 +347,22 @@ def network_table(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the means over seeds that it is about, and whether they meet it; or what is missing to judge it."""
+    """A claim, the means over seeds that it is about, and whether they meet it; or what is missing to judge it.
+
+    `minutes` are those of the longest training among them.
+    """
 
     claim: Claim
     missing: tuple[str, ...]
     test: float = math.nan
     twin: float = math.nan
+    minutes: float = math.nan
 
     @property
     def met(self) -> bool:
-        """Whether both limits hold; False where it is not judged."""
-        return self.test >= self.claim.least and self.twin - self.test <= self.claim.behind
+        """Whether all limits hold; False where it is not judged."""
+        claim = self.claim
+        return self.test >= claim.least and self.twin - self.test <= claim.behind and self.minutes <= claim.minutes
 
 
 def _named(network: str, seed: int) -> str:
@@ -359,37 +373,43 @@ def verdicts(recipe: str, rows: Sequence[Row]) -> list[Verdict]:
     """Return the recipe's claims, each judged where all seeds of its network and the same of the twin are there.
 
     >>> tests = {("2", 0): 0.80, ("2", 1): 0.79, ("twin", 0): 0.86, ("twin", 1): 0.85}
-    >>> rows = [{"network": name, "seed": seed, "test": test} for (name, seed), test in tests.items()]
-    >>> [(round(v.test, 6), v.met, v.missing) for v in verdicts("cifar10-small", rows)][0]
-    (79.5, True, ())
+    >>> rows = [{"network": name, "seed": seed, "test": test, "seconds": 600} for (name, seed), test in tests.items()]
+    >>> [(round(v.test, 6), v.minutes, v.met, v.missing) for v in verdicts("cifar10-small", rows)][0]
+    (79.5, 10.0, True, ())
     >>> [v.missing for v in verdicts("digits", rows[1:])]
     [('2, seed 0',)]
     """
     tests = {(row["network"], row["seed"]): 100 * row["test"] for row in rows}
+    minutes = {(row["network"], row["seed"]): row["seconds"] / 60 for row in rows}
     found = []
     for claim in CLAIMS.get(recipe, ()):
         pair = [[(name, seed) for seed in NETWORKS[claim.network].seeds] for name in (claim.network, "twin")]
         missing = tuple(_named(*key) for keys in pair for key in keys if key not in tests)
-        means = [] if missing else [statistics.mean(tests[key] for key in keys) for keys in pair]
-        found.append(Verdict(claim, missing, *means))
+        if missing:
+            found.append(Verdict(claim, missing))
+            continue
+        means = [statistics.mean(tests[key] for key in keys) for keys in pair]
+        found.append(Verdict(claim, missing, *means, max(minutes[key] for keys in pair for key in keys)))
     return found
 
 
 def verdict_table(found: Sequence[Verdict]) -> list[str]:
     """Return a row for each claim."""
     lines = [
-        "| activation states | mean test accuracy | at least | behind the twin | at most | |",
-        "|---|---|---|---|---|---|",
+        "| activation states | mean test accuracy | at least | behind the twin | at most | longest training, min "
+        "| at most | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for v in found:
         claim = v.claim
+        limit = f"{claim.minutes:g}" if claim.minutes < math.inf else "no limit"
         if v.missing:
             said = f"not judged, missing: {'; '.join(v.missing)}"
-            lines.append(f"| {claim.network} | | {claim.least:g} % | | {claim.behind:g} | {said} |")
+            lines.append(f"| {claim.network} | | {claim.least:g} % | | {claim.behind:g} | | {limit} | {said} |")
             continue
         lines.append(
             f"| {claim.network} | {v.test:.2f} % | {claim.least:g} % | {v.twin - v.test:.2f} points "
-            f"| {claim.behind:g} | {'yes' if v.met else '**no**'} |"
+            f"| {claim.behind:g} | {v.minutes:.1f} | {limit} | {'yes' if v.met else '**no**'} |"
         )
     return lines
 
@@ -464,12 +484,13 @@ def _few(images: int) -> Splits:
 
 def _methods(options: argparse.Namespace) -> tuple[list[str], bool]:
     images = 256 if options.quick else METHOD_IMAGES
+    names = _chosen(options.only or METHODS, METHODS)
     splits = None if options.kept else _few(images)  # what is on record needs no images
     base = replace(get_recipe("cifar10-small"), epochs=1 if options.quick else METHOD_EPOCHS, **REFERENCE)
     if options.quick:
         base = replace(base, compile=False)
     rows, missing = list[Row](), list[str]()
-    for name in _chosen(options.only or METHODS, METHODS):
+    for name in names:
         recipe, key = replace(base, **METHODS[name]), _key(name, options.quick)
         row = read_records(options.records).get(key)
         if row is None or not same_training(row, recipe, method=name, images=images):

@@ -280,6 +280,12 @@ class GradientAgreement:
     correlation: float
 
 
+def check_directions(directions: int) -> None:
+    """Raise MaqdError for fewer random directions than a correlation can be taken of."""
+    if directions < 3:
+        raise MaqdError(f"at least 3 directions are needed, got {directions}")
+
+
 def gradient_agreement(
     model: SpikingNetwork,
     codes: Tensor,
@@ -302,8 +308,9 @@ def gradient_agreement(
     Raises:
         MaqdError: fewer than 3 directions, a size that is not above 0.
     """
-    if directions < 3 or not size > 0:
-        raise MaqdError(f"at least 3 directions and a size above 0 are needed, got {directions} and {size}")
+    check_directions(directions)
+    if not size > 0:
+        raise MaqdError(f"the size of a step must be above 0, got {size}")
     mine = copy.deepcopy(model).train()
 
     def loss() -> Tensor:

@@ -37,8 +37,9 @@ from maqd_snn.pricing import price_all
 from maqd_snn.profiles import Profile
 from maqd_snn.reporting.samples import sample_records
 from maqd_snn.simulation import SimulationReport, simulate
-from maqd_snn.training import Execution, Fit, Recipe, Team, build_model, fit
-from maqd_snn.training.checkpoint import MODEL, load_model, previous, read_tensors, write_tensors
+from maqd_snn.training import Execution, Fit, Recipe, Team, fit
+from maqd_snn.training.building import trained_model
+from maqd_snn.training.checkpoint import MODEL, previous, read_tensors, write_tensors
 from maqd_snn.training.loop import CHECKPOINT, AfterEpoch, batches, differences
 from maqd_snn.training.watching import LAYERS, METRICS, TENSORBOARD
 from maqd_snn.windows import count_recordings_right
@@ -144,7 +145,8 @@ def train(
     result = fit(recipe, splits, out, resume, quiet, execution, team, after_epoch)
     history = [asdict(entry) for entry in result.history]
     if result.writer:
-        state = {"recipe": asdict(recipe), "history": history, **_teacher(result)}
+        zero_point = result.model.input_spec.zero_point
+        state = {"recipe": asdict(recipe), "history": history, "zero_point": zero_point, **_teacher(result)}
         write_tensors(out / MODEL, result.model.state_dict(), state)
     return result
 
@@ -327,10 +329,8 @@ def machine() -> dict[str, Any]:
 
 def read_model(run: Path, splits: Splits) -> SpikingNetwork:
     """Return the trained model of a run, in eval mode."""
-    model = build_model(read_recipe(run), splits)
-    tensors, _ = read_tensors(run / MODEL)
-    load_model(model, tensors, str(run / MODEL))
-    return model.eval()
+    tensors, state = read_tensors(run / MODEL)
+    return trained_model(read_recipe(run), splits, tensors, state, str(run / MODEL))
 
 
 def _trained(run: Path, recipe: Recipe, splits: Splits) -> Callable[[Tensor], Tensor]:

@@ -32,10 +32,10 @@ COUNTS = {"mismatches": 0, "compared": 1, "macs": 9, "synops": 5, "energy_pj": 1
 DENSE = {"dense-low-bit": 2.0, "dense-int8": 3.0}
 
 
-def rows(**accuracies):
+def rows(seconds=60.0, **accuracies):
     """Return rows of seeds 0, 1, ...; None is a seed that is not there."""
     return [
-        {"network": name.strip("_"), "seed": seed, "test": test}
+        {"network": name.strip("_"), "seed": seed, "test": test, "seconds": seconds}
         for name, tests in accuracies.items()
         for seed, test in enumerate(tests)
         if test is not None
@@ -83,14 +83,28 @@ def test_a_claim_is_about_means_and_both_limits():
     assert met(_16=[0.871], _4=[0.838, 0.838], twin=[0.88, 0.88]) == {"4": False, "16": True}
     assert met(_2=[0.9, 0.9]) == {}  # nothing to compare with
     found = verdicts("cifar10-small", rows(_2=[0.78, 0.78], twin=[0.86, 0.86]))
-    assert verdict_table(found)[2] == "| 2 | 78.00 % | 79 % | 8.00 points | 7 | **no** |"
+    assert verdict_table(found)[2] == "| 2 | 78.00 % | 79 % | 8.00 points | 7 | 1.0 | 15 | **no** |"
+
+
+def test_a_claim_is_about_the_time_of_every_training_too():
+    good = {"_2": [0.8, 0.8], "twin": [0.86, 0.86]}
+    for late in range(4):
+        timed = rows(seconds=899, **good)
+        timed[late]["seconds"] = 901
+        one, *_ = verdicts("cifar10-small", timed)
+        assert (one.missing, one.met, round(one.minutes, 2)) == ((), False, 15.02)
+        assert verdict_table([one])[-1] == "| 2 | 80.00 % | 79 % | 6.00 points | 7 | 15.0 | 15 | **no** |"
+    assert verdicts("cifar10-small", rows(seconds=899, **good))[0].met
+    (unlimited,) = verdicts("digits", rows(seconds=9999, _2=[0.8, 0.8], twin=[0.8, 0.8]))
+    assert unlimited.met
+    assert verdict_table([unlimited])[-1].endswith("| 166.7 | no limit | yes |")
 
 
 def test_a_claim_is_judged_by_all_seeds_and_the_same_of_the_twin():
     (one,) = verdicts("digits", rows(_2=[0.9, None], twin=[0.9, 0.8]))
     assert (one.missing, one.met) == (("2, seed 1",), False)
     (other,) = verdicts("digits", rows(_2=[0.9, 0.9], twin=[0.9, None]))
-    assert verdict_table([other])[-1] == "| 2 | | 0 % | | 0.5 | not judged, missing: twin, seed 1 |"
+    assert verdict_table([other])[-1] == "| 2 | | 0 % | | 0.5 | | no limit | not judged, missing: twin, seed 1 |"
     sixteen = verdicts("cifar10-small", rows(_16=[0.85], twin=[0.855, 0.95]))[-1]
     assert (sixteen.twin, sixteen.met) == (85.5, True)  # the twin's other seed is no part of it
 
@@ -354,9 +368,12 @@ def test_a_short_trial_is_no_result_of_a_variant(tmp_path, untrained, digits_for
             accuracy.main(command)
 
 
-def test_unknown_names_list_the_choices(tmp_path):
+def test_unknown_names_list_the_choices(tmp_path, monkeypatch):
     with pytest.raises(MaqdError, match=r"unknown network or variant '8'.*16"):
         accuracy.main(["--only", "8", "--folder", str(tmp_path)])
+    monkeypatch.setattr(accuracy, "load_splits", None)  # before the images are asked for
+    with pytest.raises(MaqdError, match=r"unknown network or variant '8'.*momentum 0.9"):
+        accuracy.main(["--methods", "--only", "8", "--folder", str(tmp_path)])
 
 
 def test_the_table_of_a_twin_has_no_counts():

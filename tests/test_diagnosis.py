@@ -209,8 +209,9 @@ def test_the_true_gradient_agrees_and_wrong_ones_do_not():
 
 def test_impossible_questions(make_model):
     model = make_model("vgg", 2, 3)
-    for directions, size in ((2, 0.1), (3, 0.0), (3, float("nan"))):
-        with pytest.raises(MaqdError, match="at least 3 directions and a size above 0 are needed"):
+    few, flat = "at least 3 directions are needed, got 2", "the size of a step must be above 0"
+    for directions, size, words in ((2, 0.1, few), (3, 0.0, flat), (3, float("nan"), flat)):
+        with pytest.raises(MaqdError, match=words):
             d.gradient_agreement(model, torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), directions, size)
 
 
@@ -244,6 +245,32 @@ def test_the_command_prints_writes_and_draws(runs, tmp_path, capsys):
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "float twin" not in capsys.readouterr().out
     assert (tmp_path / DIAGNOSIS_PNG).is_file()
+
+
+def test_a_twin_that_was_trained_in_another_way_is_told(runs, tmp_path, capsys):
+    twin = tmp_path / "twin"
+    assert main([*TRAIN, "--out", str(twin), "--twin", "--seed", "1", "--norm", "batchnorm"]) == 0
+    command = ["diagnose", str(runs / "run"), "--images", "50", "--directions", "3", "--out", str(tmp_path)]
+    assert main([*command, "--twin", str(twin)]) == 0
+    words = "that twin was trained in another way: norm batchnorm in place of lbn-channel-mean"
+    assert words in capsys.readouterr().out.splitlines()
+    assert main([*command, "--twin", str(runs / "twin")]) == 0
+    assert "in another way" not in capsys.readouterr().out
+    assert json.loads((tmp_path / DIAGNOSIS_JSON).read_text())["twin_differences"] == []
+
+
+def test_what_is_wrong_is_told_before_the_work(runs, monkeypatch, capsys):
+    monkeypatch.setattr("maqd_snn.diagnosis.switches", None)
+    assert main(["diagnose", str(runs / "run"), "--directions", "2"]) == 2
+    assert "at least 3 directions are needed, got 2" in capsys.readouterr().err
+
+
+def test_a_twin_of_another_network_is_refused(runs, tmp_path, capsys):
+    twin = tmp_path / "twin"
+    assert main([*TRAIN, "--out", str(twin), "--twin", "--plan", "8-M-8-M"]) == 0
+    capsys.readouterr()
+    assert main(["diagnose", str(runs / "run"), "--twin", str(twin)]) == 2
+    assert "is the float twin of another network: its plan is 8-M-8-M, not 4-M-8-M" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

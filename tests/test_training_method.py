@@ -13,11 +13,12 @@ from maqd_snn import MaqdError, fold
 from maqd_snn.cli import main
 from maqd_snn.layers import NormSpike
 from maqd_snn.normalization import BatchNorm
-from maqd_snn.runs import fold_run, train
+from maqd_snn.runs import fold_run, open_run, read_model, train
 from maqd_snn.surrogate import Annealed
 from maqd_snn.training import Execution, Recipe, build_model, fit, loop
 from maqd_snn.training.checkpoint import MODEL, read_tensors, write_tensors
 from maqd_snn.training.loop import CHECKPOINT, Training, evaluate
+from maqd_snn.training.teacher import load_teacher
 
 SMALL = Recipe(
     name="small", dataset="digits", plan="8-M-16-M", norm="lbn-channel-mean", epochs=3, batch_size=64, augment="shift1"
@@ -265,6 +266,28 @@ def test_the_teacher_of_a_run_is_on_record_and_stays_the_same(few_digits, twin, 
     train(replace(SMALL, max_steps=1).twin(), few_digits, moved, execution=QUIET)
     with pytest.raises(MaqdError, match="was taught by another network than the one that .*twin' holds now"):
         trained(other, few_digits, tmp_path / "other", resume=True)
+
+
+def test_a_trained_network_keeps_the_zero_point_of_its_own_images(few_digits, tmp_path):
+    dark = replace(few_digits, train=replace(few_digits.train, codes=few_digits.train.codes // 4))
+    out, recipe = tmp_path / "dark", replace(SMALL, max_steps=3)
+    open_run(out, recipe, resume=False, overwrite=False)
+    model = train(recipe, dark, out, execution=QUIET).model.eval()
+    zero_point = model.input_spec.zero_point
+    assert zero_point != build_model(recipe, few_digits).input_spec.zero_point
+    again = read_model(out, few_digits)
+    assert again.input_spec.zero_point == zero_point
+    assert torch.equal(again(few_digits.test.codes), model(few_digits.test.codes))
+    taught = load_teacher(replace(SMALL, teacher=str(out), distillation=0.5), few_digits)
+    assert taught.model.input_spec.zero_point == zero_point
+    tensors, state = read_tensors(out / MODEL)
+    for wrong in (17, 1.0, True):
+        write_tensors(out / MODEL, tensors, {**state, "zero_point": wrong})
+        with pytest.raises(MaqdError, match=f"does not fit the model of its recipe: its zero point is {wrong}"):
+            read_model(out, few_digits)
+    del state["zero_point"]  # a file from before
+    write_tensors(out / MODEL, tensors, state)
+    assert read_model(out, dark).input_spec.zero_point == zero_point
 
 
 def test_a_teacher_that_cannot_teach_is_refused_before_anything_is_written(twin, tmp_path, capsys):

@@ -4,10 +4,13 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maqd_snn.commands.common import Command, Options, data_options, json_option, positive, write_json
 from maqd_snn.errors import MaqdError
+
+if TYPE_CHECKING:
+    from maqd_snn.training import Recipe
 
 BATCH = 250
 PARTS = ("validation", "test")
@@ -65,6 +68,8 @@ def diagnose(options: Options) -> dict[str, Any]:
         raise unknown_name("part", options.part, PARTS)
     if recipe.act_states is None and recipe.weight_states is None:
         raise MaqdError(f"{str(options.run)!r} is a float twin, in which nothing is quantized; give a run with states")
+    diagnosis.check_directions(options.directions)
+    apart = None if options.twin is None else twin_differences(recipe, read_recipe(options.twin), str(options.twin))
     splits = load_splits(recipe.dataset, options.data_root, download=options.download)
     model = read_model(options.run, splits)
     data = splits.validation if options.part == "validation" else splits.test
@@ -73,12 +78,7 @@ def diagnose(options: Options) -> dict[str, Any]:
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:images]
     calibration = list(batches(train.codes[order], train.labels[order]))
     codes, labels = calibration[0]
-    twin = None
-    if options.twin is not None:
-        other = read_recipe(options.twin)
-        if other.dataset != recipe.dataset or other.kind != "float twin":
-            raise MaqdError(f"{str(options.twin)!r} is no float twin on {recipe.dataset}; train it with --twin")
-        twin = diagnosis.accuracy(read_model(options.twin, splits), test)
+    twin = None if options.twin is None else diagnosis.accuracy(read_model(options.twin, splits), test)
     switches = diagnosis.switches(model, calibration, test)
     return {
         "recipe": asdict(recipe),
@@ -86,6 +86,7 @@ def diagnose(options: Options) -> dict[str, Any]:
         "images": sum(len(labels) for _, labels in test),
         "accuracy": diagnosis.accuracy(model, test),
         "twin": twin,
+        "twin_differences": apart,
         "switches": [{**asdict(switch), "label": label(switch.groups)} for switch in switches],
         "levels": [{**asdict(of), "rate": of.rate} for of in diagnosis.levels(model, test)],
         "errors": [asdict(of) for of in diagnosis.quantization_errors(model, test)],
@@ -96,6 +97,31 @@ def diagnose(options: Options) -> dict[str, Any]:
             )
         ],
     }
+
+
+def twin_differences(recipe: "Recipe", twin: "Recipe", where: str) -> list[str]:
+    """Return the fields but the seed in which a float twin was trained in another way than that of `recipe` would be.
+
+    Raises:
+        MaqdError: no float twin, or that of another network.
+    """
+    if twin.dataset != recipe.dataset or twin.kind != "float twin":
+        raise MaqdError(f"{where!r} is no float twin on {recipe.dataset}; train it with --twin")
+    expected, found = asdict(recipe.twin()), asdict(twin)
+    for name in ("model", "plan"):
+        if found[name] != expected[name]:
+            raise MaqdError(
+                f"{where!r} is the float twin of another network: its {name} is {found[name]}, not {expected[name]}"
+            )
+    # The fields without which a float network trains just the same.
+    ignored = {"name", "seed", "compile", "deterministic", "surrogate", "surrogate_width", "surrogate_width_end"}
+    ignored |= {"weight_step", "learned_step", "zero_sum", "act_states_from", "weight_states_from", "signed"}
+    ignored |= {"gain", "bias", "edge_states", "synops_penalty", "synops_target"}
+    return [
+        f"{name} {found[name]} in place of {value}"
+        for name, value in expected.items()
+        if name not in ignored and found[name] != value
+    ]
 
 
 def label(groups: tuple[str, ...]) -> str:
@@ -121,6 +147,8 @@ def diagnosis_text(values: dict[str, Any]) -> str:
             f"loss to the twin {100 * (values['twin'] - base):.2f} points: rounding of the trained network "
             f"{100 * (last - base):.2f}, its training {100 * (values['twin'] - last):.2f}"
         )
+    if values["twin_differences"]:
+        lines.append(f"that twin was trained in another way: {', '.join(values['twin_differences'])}")
     lines.append("layer                 firing  dead  saturated  of channels")
     lines += [
         f"  {row['name']:18s} {100 * row['rate']:6.1f} % {row['dead']:5d} {row['saturated']:10d} {row['channels']:12d}"

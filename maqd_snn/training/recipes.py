@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 from maqd_snn.errors import unknown_name
 from maqd_snn.training import event_recipes
@@ -66,20 +65,6 @@ def cifar10_vgg() -> Recipe:
     )
 
 
-# Not the defaults: no comparison of docs/accuracy.md has a residual network yet.
-_RESIDUAL: Mapping[str, Any] = MappingProxyType(
-    {
-        "norm": "lbn",
-        "surrogate": "rectangle",
-        "gain": 1.0,
-        "pool_first": False,
-        "optimizer": "adamw",
-        "lr": 6e-3,
-        "momentum": 0.9,
-    }
-)
-
-
 def cifar10_resnet() -> Recipe:
     """CIFAR-10, pre-activation ResNet-20."""
     return Recipe(
@@ -87,8 +72,9 @@ def cifar10_resnet() -> Recipe:
         dataset="cifar10",
         model="resnet",
         plan="16-16-16-32-32-32-64-64-64",
-        **_RESIDUAL,
         epochs=40,
+        lr=0.04,
+        warmup=0.15,
         augment="crop-flip",
     )
 
@@ -103,9 +89,10 @@ def cifar10_resnet18() -> Recipe:
         dataset="cifar10",
         model="resnet",
         plan=RESNET18,
-        **_RESIDUAL,
         epochs=100,
         batch_size=256,
+        lr=0.04,
+        warmup=0.15,
         precision="bf16-mixed",
         augment="crop-flip-cutout",
     )

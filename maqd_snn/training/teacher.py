@@ -14,8 +14,8 @@ from torch import Tensor
 from maqd_snn.datasets import Splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.graph import SpikingNetwork
-from maqd_snn.training.building import build_model
-from maqd_snn.training.checkpoint import MODEL, load_model, read_tensors
+from maqd_snn.training.building import trained_model
+from maqd_snn.training.checkpoint import MODEL, read_tensors
 from maqd_snn.training.config import Recipe
 
 
@@ -77,8 +77,7 @@ def load_teacher(recipe: Recipe, splits: Splits) -> Teacher | None:
             f"the teacher {recipe.teacher!r} was trained on {theirs.dataset}, but {recipe.dataset} has inputs "
             f"{card.shape} and {len(card.classes)} classes of its own; give the run of a network for {recipe.dataset}"
         )
-    model = build_model(theirs, splits)
-    load_model(model, tensors, str(file))
+    model = trained_model(theirs, splits, tensors, state, str(file))
     with file.open("rb") as opened:
         fingerprint = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Teacher(model.eval(), fingerprint, recipe.distillation, recipe.temperature)
+    return Teacher(model, fingerprint, recipe.distillation, recipe.temperature)
