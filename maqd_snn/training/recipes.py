@@ -73,8 +73,6 @@ def cifar10_resnet() -> Recipe:
         model="resnet",
         plan="16-16-16-32-32-32-64-64-64",
         epochs=40,
-        lr=0.04,
-        warmup=0.15,
         augment="crop-flip",
     )
 
@@ -91,8 +89,6 @@ def cifar10_resnet18() -> Recipe:
         plan=RESNET18,
         epochs=100,
         batch_size=256,
-        lr=0.04,
-        warmup=0.15,
         precision="bf16-mixed",
         augment="crop-flip-cutout",
     )
