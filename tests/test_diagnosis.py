@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from maqd_snn.normalization import FoldableNorm
 from maqd_snn.runs import DIAGNOSIS_JSON, DIAGNOSIS_PNG
 from maqd_snn.spike import normalize
 from maqd_snn.weights import default_weight_step, least_squares_step, standardize
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def labelled(model, codes):
@@ -257,6 +260,17 @@ def test_a_twin_that_was_trained_in_another_way_is_told(runs, tmp_path, capsys):
     assert main([*command, "--twin", str(runs / "twin")]) == 0
     assert "in another way" not in capsys.readouterr().out
     assert json.loads((tmp_path / DIAGNOSIS_JSON).read_text())["twin_differences"] == []
+
+
+def test_the_table_of_the_page_is_that_of_the_records():
+    two, four = (json.loads((DOCS / f"diagnosis-{states}-states.json").read_text()) for states in (2, 4))
+    pairs = zip(two["switches"], four["switches"], strict=True)
+    rows = [(one["label"], one["accuracy"], other["accuracy"]) for one, other in pairs]
+    rows.append(("float twin", two["twin"], four["twin"]))
+    page = (DOCS / "accuracy.md").read_text().split("### Two and four states")[1].split("![")[0]
+    table = [line for line in page.splitlines() if line.startswith("|") and "%" in line]
+    assert table == [f"| {label} | {100 * one:.1f} % | {100 * other:.1f} % |" for label, one, other in rows]
+    assert (two["images"], two["twin_differences"], four["twin_differences"]) == (5000, [], [])
 
 
 def test_what_is_wrong_is_told_before_the_work(runs, monkeypatch, capsys):
