@@ -24,6 +24,7 @@ from maqd_snn.datasets import load_splits
 from maqd_snn.errors import MaqdError
 from maqd_snn.reporting.units import energy_text, quantity
 from maqd_snn.runs import read_network
+from maqd_snn.sweeps.studies import STUDIES
 from maqd_snn.sweeps.trial import measure
 from maqd_snn.training import get_recipe
 
@@ -124,14 +125,29 @@ def test_a_recipe_trains_what_its_claims_need():
     assert networks_of("cifar10-small") == networks_of("mnist") == list(NETWORKS)
 
 
-@pytest.mark.parametrize("recipe", ["digits", "mnist10k"])
-def test_the_tables_of_the_page_are_those_of_the_records(recipe, tmp_path, capsys):
-    page = tmp_path / "accuracy.md"
+@pytest.mark.parametrize(
+    "kind", [["--recipe", "digits"], ["--recipe", "mnist10k"], ["--recipe", "cifar10-small"], ["--methods"]]
+)
+def test_the_tables_of_the_page_are_those_of_the_records(kind, tmp_path, capsys):
+    page, records = tmp_path / "accuracy.md", "methods.json" if kind == ["--methods"] else "accuracy.json"
     page.write_text((DOCS / "accuracy.md").read_text())
-    command = ["--recipe", recipe, "--records", str(DOCS / "accuracy.json"), "--kept", "--out", str(page)]
-    assert accuracy.main(command) == 0
+    # The exit code says whether the times were kept, too, which is for the page to tell.
+    assert accuracy.main([*kind, "--records", str(DOCS / records), "--kept", "--out", str(page)]) in (0, 1)
     assert page.read_text() == (DOCS / "accuracy.md").read_text()
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_tables_of_the_studies_are_those_of_their_records(study, tmp_path, capsys):
+    records = DOCS / f"study-{study}.json"
+    command = ["study", study, "--tables", "--records", str(records), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(table) > 8
+    page = (DOCS / "accuracy.md").read_text().splitlines()
+    begin = next(number for number, line in enumerate(page) if line.startswith(f"<!-- {study}: maqd study {study} "))
+    part = page[begin : page.index(f"<!-- end of {study} -->")]
+    assert [line for line in part if line.startswith("|")] == table
 
 
 def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, page, capsys):
