@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from maqd_snn import MaqdError
 from maqd_snn.cli import main
 from maqd_snn.datasets import load_splits
 from maqd_snn.training import Execution, fit, get_recipe
 from maqd_snn.training.checkpoint import MODEL, read_tensors
+from maqd_snn.training.launch import launch
 from maqd_snn.training.loop import CHECKPOINT
 from maqd_snn.training.team import Alone, join
 
@@ -195,3 +197,29 @@ def test_of_two_processes_one_is_killed_and_that_is_said_without_a_traceback(tmp
     said = errors.splitlines()
     assert said[-1] == killed
     assert said[:-1] in ([], [lost] * (rank == 1))  # the writer alone speaks, if torchrun does not end it before
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "said"),
+    [
+        ((2, -15), 2, None),  # the first says why; the other was ended by torchrun
+        ((-15, 2), 2, None),
+        ((-15, -9), 137, "rank 1 was ended by signal 9, SIGKILL"),
+        ((2, -9), 137, "rank 1 was ended by signal 9, SIGKILL"),  # without the killed one the other fails, too
+        ((-15, -15), 143, "rank 0 was ended by signal 15;"),
+        ((143, -15), 143, None),
+    ],
+)
+def test_the_exit_code_is_that_of_the_process_that_failed_by_itself(monkeypatch, capsys, codes, code, said):
+    failures = {rank: ProcessFailure(rank, 1, number, "") for rank, number in enumerate(codes)}
+
+    def elastic_launch(config, entrypoint):
+        def run(*arguments):
+            raise ChildFailedError("maqd", failures)
+
+        return run
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", elastic_launch)
+    assert launch(["train"], Execution(devices=2)) == code
+    error = capsys.readouterr().err
+    assert said in error if said else error == ""

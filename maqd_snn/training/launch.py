@@ -14,8 +14,8 @@ GRACE_SECONDS = 30  # torchrun's own: what has not saved by then is killed, and 
 def launch(arguments: Sequence[str], execution: Execution) -> int:
     """Run `python -m maqd_snn ARGUMENTS` in one process per device of this machine; return the exit code.
 
-    It is 128 plus the number of a signal that ended a process, else that of the process that failed first, or 0. A
-    signal that comes here is passed on to all of them.
+    It is 128 plus the number of a signal that ended a process, else that of the process that failed first, or 0; a
+    SIGTERM counts only where no process failed otherwise. A signal that comes here is passed on to all of them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -36,10 +36,13 @@ def launch(arguments: Sequence[str], execution: Execution) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "maqd_snn", *arguments)
     except ChildFailedError as error:
-        killed = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
-        if not killed:
-            return int(error.get_first_failure()[1].exitcode)
-        rank, number = min(killed.items(), key=lambda of: of[1] == signal.SIGTERM)  # torchrun ends the others with it
+        # torchrun ends the others with SIGTERM, where they are: one that dies of it says nothing where another failed.
+        by_itself = [rank for rank, failure in error.failures.items() if failure.exitcode != -signal.SIGTERM]
+        codes = {rank: error.failures[rank].exitcode for rank in by_itself or error.failures}
+        rank = min(codes, key=lambda rank: (codes[rank] > 0, error.failures[rank].timestamp))
+        if codes[rank] > 0:
+            return int(codes[rank])
+        number = -codes[rank]
         print(
             f"maqd: the process of rank {rank} was ended by signal {number}"
             f"{', SIGKILL (is the memory enough?)' if number == signal.SIGKILL else ''}; continue with --resume",
