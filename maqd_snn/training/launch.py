@@ -37,12 +37,13 @@ def launch(arguments: Sequence[str], execution: Execution) -> int:
         elastic_launch(config, sys.executable)("-m", "maqd_snn", *arguments)
     except ChildFailedError as error:
         # torchrun ends the others with SIGTERM, where they are: one that dies of it says nothing where another failed.
-        by_itself = [rank for rank, failure in error.failures.items() if failure.exitcode != -signal.SIGTERM]
-        codes = {rank: error.failures[rank].exitcode for rank in by_itself or error.failures}
-        rank = min(codes, key=lambda rank: (codes[rank] > 0, error.failures[rank].timestamp))
-        if codes[rank] > 0:
-            return int(codes[rank])
-        number = -codes[rank]
+        failures = error.failures.items()
+        by_itself = [(rank, failure) for rank, failure in failures if failure.exitcode != -signal.SIGTERM]
+        # One that a signal ended comes first: without it the others fail, too.
+        rank, first = min(by_itself or failures, key=lambda of: (of[1].exitcode > 0, of[1].timestamp))
+        if first.exitcode > 0:
+            return int(first.exitcode)
+        number = -first.exitcode
         print(
             f"maqd: the process of rank {rank} was ended by signal {number}"
             f"{', SIGKILL (is the memory enough?)' if number == signal.SIGKILL else ''}; continue with --resume",
