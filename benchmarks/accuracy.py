@@ -388,8 +388,8 @@ def verdicts(recipe: str, rows: Sequence[Row]) -> list[Verdict]:
         if missing:
             found.append(Verdict(claim, missing))
             continue
-        means = [statistics.mean(tests[key] for key in keys) for keys in pair]
-        found.append(Verdict(claim, missing, *means, max(minutes[key] for keys in pair for key in keys)))
+        test, twin = (statistics.mean(tests[key] for key in keys) for keys in pair)
+        found.append(Verdict(claim, missing, test, twin, max(minutes[key] for keys in pair for key in keys)))
     return found
 
 
