@@ -379,17 +379,17 @@ def verdicts(recipe: str, rows: Sequence[Row]) -> list[Verdict]:
     >>> [v.missing for v in verdicts("digits", rows[1:])]
     [('2, seed 0',)]
     """
-    tests = {(row["network"], row["seed"]): 100 * row["test"] for row in rows}
-    minutes = {(row["network"], row["seed"]): row["seconds"] / 60 for row in rows}
+    trained = {(row["network"], row["seed"]): row for row in rows}
     found = []
     for claim in CLAIMS.get(recipe, ()):
         pair = [[(name, seed) for seed in NETWORKS[claim.network].seeds] for name in (claim.network, "twin")]
-        missing = tuple(_named(*key) for keys in pair for key in keys if key not in tests)
+        missing = tuple(_named(*key) for keys in pair for key in keys if key not in trained)
         if missing:
             found.append(Verdict(claim, missing))
             continue
-        test, twin = (statistics.mean(tests[key] for key in keys) for keys in pair)
-        found.append(Verdict(claim, missing, test, twin, max(minutes[key] for keys in pair for key in keys)))
+        test, twin = (statistics.mean(100 * trained[key]["test"] for key in keys) for keys in pair)
+        minutes = max(trained[key]["seconds"] for keys in pair for key in keys) / 60
+        found.append(Verdict(claim, missing, test, twin, minutes))
     return found
 
 
