@@ -9,25 +9,22 @@ command goes on where it was.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from maqd_snn import datasets
 from maqd_snn.benchmarks.document import around, replace_between
-from maqd_snn.datasets import ImageDataset, Splits
-from maqd_snn.datasets.splits import SPLIT_SEED, hold_out
+from maqd_snn.benchmarks.folds import run_fold
+from maqd_snn.datasets import ImageDataset
 from maqd_snn.errors import MaqdError
-from maqd_snn.files import write_text
-from maqd_snn.runs import fold_run, machine, simulate_run, train
+from maqd_snn.runs import machine
 from maqd_snn.training import Recipe, get_recipe
 
 BEGIN, END = "<!-- folds: maqd bench nmnist-folds -->", "<!-- end of folds -->"
@@ -38,49 +35,6 @@ def all_recordings(recipe: Recipe, root: Path | None) -> ImageDataset:
     train_part, test_part = datasets.load(recipe.dataset, root)
     codes = torch.cat([train_part.codes, test_part.codes])
     return ImageDataset(train_part.card, "all", codes, torch.cat([train_part.labels, test_part.labels]))
-
-
-def fold_splits(data: ImageDataset, folds: int, number: int) -> Splits:
-    """Return the parts of fold `number`: recordings number, number + folds, ... of a fixed permutation are its test."""
-    order = np.random.RandomState(SPLIT_SEED).permutation(len(data))
-    tested = np.zeros(len(data), np.bool_)
-    tested[order[number::folds]] = True
-
-    def part(name: str, mask: Any) -> ImageDataset:
-        index = torch.from_numpy(np.flatnonzero(mask))
-        return ImageDataset(data.card, name, data.codes[index], data.labels[index])
-
-    rest = part("train+validation", ~tested)
-    return Splits(*hold_out(rest, max(1, len(rest) // 10), "train", "validation"), part("test", tested))
-
-
-def run_fold(recipe: Recipe, data: ImageDataset, folds: int, number: int, work: Path) -> dict[str, Any]:
-    """Train, fold and test one fold, or return what an earlier call with the same recipe and data found."""
-    out = work / f"fold{number + 1}"
-    file = out / "result.json"
-    inputs = {"recipe": asdict(recipe), "folds": folds, "recordings": len(data)}
-    if file.is_file():
-        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if before["inputs"] == inputs:
-            return before
-    out.mkdir(parents=True, exist_ok=True)
-    splits = fold_splits(data, folds, number)
-    result = train(recipe, splits, out, resume=True)
-    net = fold_run(recipe, splits, result, out)
-    simulation = simulate_run(net, splits)
-    assert simulation.accuracy is not None  # the splits have labels
-    found = {
-        "inputs": inputs,
-        "parts": [len(splits.train), len(splits.validation), len(splits.test)],
-        "accuracy": simulation.accuracy,
-        "synops": simulation.total.synops / simulation.samples,
-        "dense_macs": simulation.total.dense_macs / simulation.samples,
-        "best_epoch": result.best.epoch,
-        "seconds": sum(epoch.seconds for epoch in result.history),
-        "fold_mismatches": net.provenance["fold_check"]["mismatches"],
-    }
-    write_text(file, json.dumps(found, indent=1))
-    return found
 
 
 def table(recipe: Recipe, title: str, found: list[dict[str, Any]]) -> str:
@@ -132,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = all_recordings(recipe, options.data_root)
     found = []
     for number in range(folds):
-        found.append(run_fold(recipe, data, folds, number, options.work))
+        found.append(run_fold(recipe, data, folds, number, options.work / f"fold{number + 1}"))
         print(f"fold {number + 1} of {folds}: {100 * found[-1]['accuracy']:.1f} % right", flush=True)
     lines = table(recipe, data.card.title, found)
     print(lines)

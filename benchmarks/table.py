@@ -28,6 +28,7 @@ BENCHES: Mapping[str, Bench] = MappingProxyType(
         "stream-memory": Bench("the peak memory of simulate over 10,000 and 1,000,000 samples", "stream_memory"),
         "events": Bench("event readers, frames and store, beside their peers", "events"),
         "nmnist-folds": Bench("the recipe nmnist in five folds over all recordings that are there", "nmnist_folds"),
+        "digits-folds": Bench("settings of the recipe digits on scans that are not for testing", "digits_folds"),
         "accuracy": Bench("few states beside the float twin: whole trainings, or short ones of variants", "accuracy"),
         "bf16": Bench("training in bf16-mixed beside fp32: the accuracy of both over seeds", "bf16"),
         "kills": Bench("a training killed at random moments and resumed: are the final weights equal?", "kills"),

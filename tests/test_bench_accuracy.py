@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from maqd_snn.benchmarks.accuracy import (
     REFERENCE,
     networks_of,
     recipe_of,
+    seeds_of,
     verdict_table,
     verdicts,
 )
@@ -96,24 +98,28 @@ def test_a_claim_is_about_the_time_of_every_training_too():
         assert (one.missing, one.met, round(one.minutes, 2)) == ((), False, 15.02)
         assert verdict_table([one])[-1] == "| 2 | 80.00 % | 79 % | 6.00 points | 7 | 15.0 | 15 | **no** |"
     assert verdicts("cifar10-small", rows(seconds=899, **good))[0].met
-    (unlimited,) = verdicts("digits", rows(seconds=9999, _2=[0.8, 0.8], twin=[0.8, 0.8]))
+    (unlimited,) = verdicts("mnist10k", rows(seconds=9999, _2=[0.8, 0.8], twin=[0.8, 0.8]))
     assert unlimited.met
     assert verdict_table([unlimited])[-1].endswith("| 166.7 | no limit | yes |")
 
 
 def test_a_claim_is_judged_by_all_seeds_and_the_same_of_the_twin():
-    (one,) = verdicts("digits", rows(_2=[0.9, None], twin=[0.9, 0.8]))
+    (one,) = verdicts("mnist10k", rows(_2=[0.9, None], twin=[0.9, 0.8]))
     assert (one.missing, one.met) == (("2, seed 1",), False)
-    (other,) = verdicts("digits", rows(_2=[0.9, 0.9], twin=[0.9, None]))
+    (other,) = verdicts("mnist10k", rows(_2=[0.9, 0.9], twin=[0.9, None]))
     assert verdict_table([other])[-1] == "| 2 | | 0 % | | 0.5 | | no limit | not judged, missing: twin, seed 1 |"
     sixteen = verdicts("cifar10-small", rows(_16=[0.85], twin=[0.855, 0.95]))[-1]
     assert (sixteen.twin, sixteen.met) == (85.5, True)  # the twin's other seed is no part of it
+    (four,) = verdicts("digits", rows(_2=[0.9, 0.9, 0.9, 0.86], twin=[0.9, 0.9, 0.9, 0.9]))
+    assert (round(four.test, 6), four.met) == (89, False)
+    (three,) = verdicts("digits", rows(_2=[0.9, 0.9, 0.9], twin=[0.9, 0.9, 0.9, 0.9]))
+    assert three.missing == ("2, seed 3",)
 
 
 def test_every_claim_and_variant_is_one_of_the_recipes():
     for recipe, claims in CLAIMS.items():
         for claim in claims:
-            assert set(NETWORKS[claim.network].seeds) <= set(NETWORKS["twin"].seeds), recipe
+            assert set(seeds_of(recipe, claim.network)) <= set(seeds_of(recipe, "twin")), recipe
     base = dataclasses.replace(get_recipe("cifar10-small"), **REFERENCE)
     for name, fields in METHODS.items():
         if fields:
@@ -173,7 +179,9 @@ def test_networks_are_trained_folded_and_reported(tmp_path, monkeypatch, page, c
     assert text.count("stale") == 1
     assert "| 2 / 3 | 0 |" in text
     assert "| float twin | 0 |" in text
-    assert "not judged, missing: 2, seed 1; twin, seed 1 |" in text.split("| behind the twin |")[1]
+    assert (
+        "not judged, missing: 2, seed 1; 2, seed 2; 2, seed 3; twin, seed 1; " in text.split("| behind the twin |")[1]
+    )
     report = json.loads((folder / "digits-2-0" / "report.json").read_text())
     row = next(line for line in text.splitlines() if line.startswith("| 2 / 3"))
     assert f"| {100 * report['accuracy']['test']:.2f} % |" in row
@@ -218,27 +226,28 @@ def test_each_twin_has_its_own_result(tmp_path, monkeypatch):
 
 def test_what_is_missing_on_record_is_an_exit_code(tmp_path, untrained, capsys):
     records = tmp_path / "records.json"
-    command = ["--recipe", "digits", "--records", str(records), "--kept"]
+    command = ["--recipe", "mnist10k", "--records", str(records), "--kept"]
     assert accuracy.main(command) == 1  # no file
-    four = [on_record(name, seed) for name in ("2", "twin") for seed in (0, 1)]
-    write_records(records, *four)
+    write_mnist = partial(write_records, recipe="mnist10k")
+    four = [on_record(name, seed, recipe="mnist10k") for name in ("2", "twin") for seed in (0, 1)]
+    write_mnist(records, *four)
     assert accuracy.main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("| yes |")
-    write_records(records, *four[:-1])
+    write_mnist(records, *four[:-1])
     assert accuracy.main(command) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("| not judged, missing: twin, seed 1 |")
     assert accuracy.main([*command, "--only", "2"]) == 0  # the twin is left out on purpose
     assert accuracy.main([*command, "--only", "2", "twin"]) == 1
-    write_records(records, *four[2:])
+    write_mnist(records, *four[2:])
     capsys.readouterr()
     assert accuracy.main([*command, "--only", "twin"]) == 0  # there is no claim about it
     assert "not judged" not in capsys.readouterr().out
-    write_records(records, on_record("2", 0, test=0.8), *four[1:])
+    write_mnist(records, on_record("2", 0, 0.8, "mnist10k"), *four[1:])
     assert accuracy.main(command) == 1
     assert capsys.readouterr().out.splitlines()[-1].endswith("| **no** |")
-    write_records(records, {**four[0], "recipe": {**four[0]["recipe"], "former": 1}}, *four[1:])
+    write_mnist(records, {**four[0], "recipe": {**four[0]["recipe"], "former": 1}}, *four[1:])
     assert accuracy.main(command) == 1  # of a version with another field
-    write_records(records, {**four[0], "recipe": four[1]["recipe"]}, *four[1:])
+    write_mnist(records, {**four[0], "recipe": four[1]["recipe"]}, *four[1:])
     assert accuracy.main(command) == 1  # of another seed
 
 
@@ -259,17 +268,19 @@ def test_a_table_is_not_replaced_by_an_empty_one(tmp_path, page, untrained):
 
 def test_records_of_calls_at_the_same_time_are_all_kept(tmp_path, monkeypatch, capsys):
     records = tmp_path / "records.json"
-    other = {"digits twin 1": on_record("twin", 1)}
+    other = {"mnist10k twin 1": on_record("twin", 1, recipe="mnist10k")}
 
     def train(recipe, name, seed, folder, quick):
         if (name, seed) == ("2", 1):  # meanwhile another call has ended
             records.write_text(json.dumps({**json.loads(records.read_text()), **other}))
         assert (name, seed) != ("twin", 1)
-        return on_record(name, seed)
+        return on_record(name, seed, recipe=recipe)
 
     monkeypatch.setattr(accuracy, "train_network", train)
-    assert accuracy.main(["--recipe", "digits", "--records", str(records)]) == 0
-    assert set(json.loads(records.read_text())) == {"digits 2 0", "digits 2 1", "digits twin 0", "digits twin 1"}
+    assert accuracy.main(["--recipe", "mnist10k", "--records", str(records)]) == 0
+    assert set(json.loads(records.read_text())) == {
+        f"mnist10k {name} {seed}" for name in ("2", "twin") for seed in (0, 1)
+    }
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: accuracy._keep(records, f"row {i}", on_record("twin", i)), range(40)))
     assert len(json.loads(records.read_text())) == 44
