@@ -26,19 +26,18 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from maqd_snn.benchmarks.document import around, replace_between
+from maqd_snn.benchmarks.document import around, replace_between, when
 from maqd_snn.datasets import ImageDataset, Splits, load_splits
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
 from maqd_snn.reporting.units import energy_text, quantity
-from maqd_snn.runs import REPORT_JSON, fold_run, machine, read_recipe
+from maqd_snn.runs import REPORT_JSON, fold_run, read_recipe
 from maqd_snn.spike import least_squares_gain
 from maqd_snn.sweeps.trial import measure
 from maqd_snn.training import Execution, Recipe, fit, get_recipe
@@ -204,7 +203,7 @@ def train_network(recipe: str, name: str, seed: int, folder: Path, quick: bool) 
         "epochs": len(history),
         "validation": best["validation_accuracy"],
         "seconds": sum(entry["seconds"] for entry in history),
-        "when": _when(),
+        "when": when(),
         "recipe": asdict(read_recipe(run)),
     }
     if name == "twin":
@@ -453,7 +452,7 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
         "rate": best.spike_rate,
         "epoch": best.epoch,
         "seconds": sum(entry.seconds for entry in trained.history),
-        "when": _when(),
+        "when": when(),
         "images": images,
         "recipe": asdict(recipe),
     }
@@ -581,11 +580,6 @@ def _check_place(path: Path, option: str) -> None:
     target = path.resolve()
     if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
         raise MaqdError(f"{option} expects a file in a folder that can be written, got {str(path)!r}")
-
-
-def _when() -> str:
-    where = machine()
-    return f"{date.today()}, {where['system']}, {where['threads']} threads, torch {where['torch']}."
 
 
 def _chosen(names: Collection[str], table: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,11 @@
-"""Tables of benchmarks in documents: what stands between two markers is replaced."""
+"""Tables of benchmarks in documents: what stands between two markers is replaced; when and where it was measured."""
 
+from datetime import date
 from pathlib import Path
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
+from maqd_snn.runs import machine
 
 
 def around(path: Path, begin: str, end: str) -> tuple[str, str]:
@@ -23,3 +25,9 @@ def replace_between(path: Path, begin: str, end: str, text: str) -> None:
     """Write `text` between the lines `begin` and `end` of the document, atomically; raises as `around` does."""
     before, after = around(path, begin, end)
     write_text(path, f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def when() -> str:
+    """Return the day, the machine and its threads, for a table's head."""
+    where = machine()
+    return f"{date.today()}, {where['system']}, {where['threads']} threads, torch {where['torch']}."

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maqd_snn.benchmarks.document import when
 from maqd_snn.datasets import ImageDataset, Splits
 from maqd_snn.datasets.splits import SPLIT_SEED, hold_out
 from maqd_snn.files import write_text
@@ -57,6 +58,7 @@ def run_fold(
         "accuracy": tested.accuracy,
         "loss": tested.loss,
         "best_epoch": result.best.epoch,
+        "when": when(),
         "seconds": sum(epoch.seconds for epoch in result.history),
         **(_folded(recipe, splits, result, out) if recipe.foldable else {}),
     }

@@ -80,7 +80,9 @@ def test_settings_of_digits_are_compared_without_its_test_scans(tmp_path, capsys
     document.write_text(f"before\n{digits_folds.BEGIN}\nstale row\n{digits_folds.END}\nafter\n")
     train_part, test_part = datasets.load("digits")
     monkeypatch.setattr(digits_folds.datasets, "load", lambda name: (train_part, None))
-    chosen = ["float twin", "averaged parameters, decay 0.99"]
+    chosen = ["**the reference**", "float twin", "averaged parameters, decay 0.99"]
+    folders = ["the-reference", "float-twin", "averaged-parameters-decay-0.99"]
+    results = {}
     command = ["--quick", "--work", str(tmp_path / "work"), "--write", str(document), "--only", *chosen]
     assert digits_folds.main(command) == 0
     said = capsys.readouterr().out
@@ -89,14 +91,18 @@ def test_settings_of_digits_are_compared_without_its_test_scans(tmp_path, capsys
     assert text.endswith("\nafter\n")
     assert "stale row" not in text
     assert f"The {1797 - len(test_part):,} scans of " in text
-    for name, folder in zip(chosen, ("float-twin", "averaged-parameters-decay-0.99"), strict=True):
-        found = [json.loads((tmp_path / f"work/{folder}/1-{n}/result.json").read_text()) for n in (1, 2)]
+    for name, folder in zip(chosen, folders, strict=True):
+        found = results[name] = [
+            json.loads((tmp_path / f"work/{folder}/1-{n}/result.json").read_text()) for n in (1, 2)
+        ]
         assert [one["parts"] for one in found] == [[647, 71, 719], [648, 71, 718]]
         assert [one["inputs"]["recipe"]["seed"] for one in found] == [0, 1]
         wrong = sum(round(one["parts"][2] * (1 - one["accuracy"])) for one in found)
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
         assert f"| {100 * (1 - wrong / 1437):.2f} % | {wrong} of 1,437 |" in row
         assert row.endswith("| | |") == (name == "float twin")
+        lower = sum(one["loss"] < other["loss"] for one, other in zip(found, results[chosen[0]], strict=True))
+        assert (f"| in {lower} of 2 |" in row) == (name != chosen[0])
     monkeypatch.setattr(folds, "train", None)  # a second call trains nothing
     assert digits_folds.main(command) == 0
     assert capsys.readouterr().out == said

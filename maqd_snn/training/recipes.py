@@ -10,7 +10,7 @@ from maqd_snn.training.config import Recipe
 
 
 def digits() -> Recipe:
-    """scikit-learn's 8x8 scans; half a minute on two cores; docs/accuracy.md has why parameters are averaged."""
+    """scikit-learn's 8x8 scans; a minute on two cores; docs/accuracy.md has why parameters are averaged."""
     return Recipe(
         name="digits",
         dataset="digits",
