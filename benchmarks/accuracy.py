@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from maqd_snn.benchmarks.document import around, replace_between, when
+from maqd_snn.benchmarks.document import around, read_json, replace_between, when
 from maqd_snn.datasets import ImageDataset, Splits, load_splits
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.files import write_text
@@ -270,7 +270,7 @@ def read_records(path: Path | None) -> dict[str, dict[str, Any]]:
     """
     if path is None or not path.is_file():
         return {}
-    found = _json(path)
+    found = read_json(path)
     if not isinstance(found, dict):
         raise MaqdError(f"{str(path)!r} holds no rows by name; give another --records, or remove the file")
     for key, row in found.items():
@@ -280,15 +280,6 @@ def read_records(path: Path | None) -> dict[str, dict[str, Any]]:
                 "train it anew"
             )
     return found
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise MaqdError(
-            f"{str(path)!r} is damaged: it is no JSON text ({error}); mend it, or remove it to begin anew"
-        ) from error
 
 
 def _keep(records: Path | None, key: str, row: Row) -> None:
@@ -434,7 +425,7 @@ def method_row(name: str, recipe: Recipe, splits: Splits, folder: Path) -> dict[
     run = folder / re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
     result, images = run / "result.json", len(splits.train.codes)
     if result.is_file():
-        before: dict[str, Any] = _json(result)
+        before: dict[str, Any] = read_json(result)
         if _lack(before) or not same_training(before, recipe, method=name, images=images):
             raise MaqdError(
                 f"{str(run)!r} holds a training of another recipe or of other images; give another --folder"

@@ -9,7 +9,6 @@ in one folder, each on variants of its own (--only).
 """
 
 import argparse
-import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,27 +19,39 @@ from typing import Any
 
 from maqd_snn import datasets
 from maqd_snn.benchmarks.document import around, replace_between
-from maqd_snn.benchmarks.folds import run_fold
+from maqd_snn.benchmarks.folds import check_folds, run_fold
 from maqd_snn.errors import MaqdError, unknown_name
 from maqd_snn.reporting.units import quantity
 from maqd_snn.training import get_recipe
 
 BEGIN, END = "<!-- folds: maqd bench digits-folds -->", "<!-- end of folds -->"
-# The fields in which the compared trainings stand apart from the recipe of today, so that they stay what they were.
-REFERENCE: Mapping[str, Any] = MappingProxyType({"ema": 0.0, "surrogate_width": 1.0, "epochs": 40, "lr": 0.1})
-REFERENCE_NAME = "**the reference**"
+# What the compared trainings have of their own, so that they stay what they are when the recipe changes.
+REFERENCE: Mapping[str, Any] = MappingProxyType(
+    {
+        "plan": "32-64-M-128",
+        "epochs": 40,
+        "batch_size": 32,
+        "augment": "warp",
+        "lr": 0.1,
+        "warmup": 0.25,
+        "momentum": 0.6,
+        "surrogate": "triangle",
+        "surrogate_width": 1.0,
+        "ema": 0.0,
+    }
+)
 _TWIN = {"act_states": None, "weight_states": None}
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        REFERENCE_NAME: {},
+        "reference": {},
         "float twin": _TWIN,
-        "averaged parameters, decay 0.99": {"ema": 0.99},
-        "float twin, averaged parameters": {**_TWIN, "ema": 0.99},
+        "averaged": {"ema": 0.99},
+        "averaged float twin": {**_TWIN, "ema": 0.99},
         "surrogate twice as wide": {"surrogate_width": 2.0},
-        "averaged parameters, surrogate twice as wide": {"ema": 0.99, "surrogate_width": 2.0},
-        "averaged parameters, rate 0.05": {"ema": 0.99, "lr": 0.05},
-        "averaged parameters, rate 0.2": {"ema": 0.99, "lr": 0.2},
-        "averaged parameters, 60 epochs": {"ema": 0.99, "epochs": 60},
+        "averaged with surrogate twice as wide": {"ema": 0.99, "surrogate_width": 2.0},
+        "averaged with rate 0.05": {"ema": 0.99, "lr": 0.05},
+        "averaged with rate 0.2": {"ema": 0.99, "lr": 0.2},
+        "averaged with 60 epochs": {"ema": 0.99, "epochs": 60},
     }
 )
 
@@ -52,7 +63,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> str:
         "| fold check: values that differ |",
         "|---|---|---|---|---|---|---|",
     ]
-    reference = found.get(REFERENCE_NAME)
+    reference = found.get("reference")
     for name, folds in found.items():
         wrong = sum(round((1 - fold["accuracy"]) * fold["parts"][2]) for fold in folds)
         tested = sum(fold["parts"][2] for fold in folds)
@@ -91,30 +102,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/digits-folds"), help="folder that keeps what is done")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
     parser.add_argument("--write", type=Path, metavar="FILE", help="document to write the table into")
-    parser.add_argument("--quick", action="store_true", help="one deal, two folds, one epoch")
+    parser.add_argument("--quick", action="store_true", help="one deal, two folds, five steps: shows that it runs")
     options = parser.parse_args(arguments)
-    for option, value, least in (("--folds", options.folds, 2), ("--deals", options.deals, 1)):
-        if value < least:
-            raise MaqdError(f"{option} must be at least {least}, got {value}")
+    if options.deals < 1:
+        raise MaqdError(f"--deals must be at least 1, got {options.deals}")
+    if options.write and options.only:
+        raise MaqdError("--write replaces the whole table; leave out --only (what is trained is not trained again)")
     for name in options.only or ():
         if name not in VARIANTS:
             raise unknown_name("variant", name, VARIANTS)
     if options.write:
         around(options.write, BEGIN, END)  # no place for the table: said before the work, not after it
-    base, folds, deals = replace(get_recipe("digits"), **REFERENCE), options.folds, options.deals
+    base, work = replace(get_recipe("digits"), **REFERENCE), options.work
+    deals, folds = options.deals, options.folds
     if options.quick:
-        base, folds, deals = replace(base, epochs=1), 2, 1
+        deals, folds, work = 1, 2, work / "quick"
     data, _ = datasets.load(base.dataset)
+    check_folds(folds, data)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS if name in (options.only or VARIANTS)}
     for deal in range(deals):
         for number in range(folds):
             for name, rows in found.items():
                 recipe = replace(base, **VARIANTS[name], seed=deal * folds + number)
-                out = options.work / re.sub(r"[^a-z0-9.]+", "-", name).strip("-") / f"{deal + 1}-{number + 1}"
+                if options.quick:
+                    recipe = replace(recipe, max_steps=5)
+                out = work / f"{folds}-folds" / name.replace(" ", "-") / f"{deal + 1}-{number + 1}"
                 rows.append(run_fold(recipe, data, folds, number, out, deal, quiet=True))
                 right = f"{100 * rows[-1]['accuracy']:.2f} % right, cross-entropy {rows[-1]['loss']:.4f}"
                 print(f"deal {deal + 1} of {deals}, fold {number + 1} of {folds}, {name}: {right}", flush=True)
-    lines = table(found, f"The {len(data):,} scans of {data.card.title!r} that are not for testing")
+    steps = "5 steps each" if options.quick else f"{base.epochs} epochs unless the row says otherwise"
+    title = f"The {len(data):,} scans of {data.card.title!r} that are not for testing, dealt {deals} times"
+    lines = table(found, f"{title} into {folds} folds; {steps}")
     print(lines)
     if options.write:
         replace_between(options.write, BEGIN, END, lines)

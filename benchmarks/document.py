@@ -1,7 +1,9 @@
-"""Tables of benchmarks in documents: what stands between two markers is replaced; when and where it was measured."""
+"""What benchmarks read and write: tables between two markers of a document, JSON files, when and where they ran."""
 
+import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from maqd_snn.errors import MaqdError
 from maqd_snn.files import write_text
@@ -31,3 +33,17 @@ def when() -> str:
     """Return the day, the machine and its threads, for a table's head."""
     where = machine()
     return f"{date.today()}, {where['system']}, {where['threads']} threads, torch {where['torch']}."
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        MaqdError: it is no JSON text.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MaqdError(
+            f"{str(path)!r} is damaged: it is no JSON text ({error}); mend it, or remove it to begin anew"
+        ) from error

@@ -21,7 +21,7 @@ import torch
 
 from maqd_snn import datasets
 from maqd_snn.benchmarks.document import around, replace_between
-from maqd_snn.benchmarks.folds import run_fold
+from maqd_snn.benchmarks.folds import check_folds, run_fold
 from maqd_snn.datasets import ImageDataset
 from maqd_snn.errors import MaqdError
 from maqd_snn.runs import machine
@@ -76,17 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FILE", help="document to write the table into")
     parser.add_argument("--quick", action="store_true", help="two folds, one epoch")
     options = parser.parse_args(arguments)
-    if options.folds < 2:
-        raise MaqdError(f"--folds must be at least 2, got {options.folds}")
     if options.write:
         around(options.write, BEGIN, END)  # no place for the table: said before the work, not after it
-    recipe, folds = get_recipe("nmnist"), options.folds
+    recipe, folds, work = get_recipe("nmnist"), options.folds, options.work
     if options.quick:
-        recipe, folds = replace(recipe, epochs=1), 2
+        recipe, folds, work = replace(recipe, epochs=1), 2, work / "quick"
     data = all_recordings(recipe, options.data_root)
+    check_folds(folds, data)
     found = []
     for number in range(folds):
-        found.append(run_fold(recipe, data, folds, number, options.work / f"fold{number + 1}"))
+        found.append(run_fold(recipe, data, folds, number, work / f"fold{number + 1}"))
         print(f"fold {number + 1} of {folds}: {100 * found[-1]['accuracy']:.1f} % right", flush=True)
     lines = table(recipe, data.card.title, found)
     print(lines)

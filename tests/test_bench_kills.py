@@ -1,6 +1,7 @@
 """`maqd bench kills`, `bf16`, `local-stats`: that they run, and that a difference would be seen."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from maqd_snn.cli import main
 def test_a_killed_training_ends_with_the_same_bits_and_the_document_says_so(tmp_path, capsys):
     assert kills.main(["--quick", "--out", str(tmp_path / "kills.md")]) == 0
     text = (tmp_path / "kills.md").read_text()
-    assert "killed 2 times: 0 of 72 tensors" in text
+    assert "killed 2 times: 0 of 88 tensors" in text
     assert "of which 0 are there in the end." in text
     assert text.count("epoch ") + text.count("none yet") == 2
     assert "killed; checkpoint: " in capsys.readouterr().out
@@ -27,7 +28,7 @@ def test_another_training_in_the_killed_folder_is_seen(monkeypatch, capsys):
         lambda recipe, out, options: [*command(recipe, out, options), "--seed", str(int(out.name == "killed"))],
     )
     assert kills.main(["--quick"]) == 1
-    assert ": 0 of 72 tensors" not in capsys.readouterr().out
+    assert re.search(r": [1-9]\d* of \d+ tensors", capsys.readouterr().out)
 
 
 def test_a_file_that_is_not_whole_is_seen(tmp_path):
