@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base, work = replace(get_recipe("digits"), **REFERENCE), options.work
     deals, folds = options.deals, options.folds
     if options.quick:
-        deals, folds, work = 1, 2, work / "quick"
+        base, deals, folds, work = replace(base, max_steps=5), 1, 2, work / "quick"
     data, _ = datasets.load(base.dataset)
     check_folds(folds, data)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS if name in (options.only or VARIANTS)}
@@ -124,13 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(folds):
             for name, rows in found.items():
                 recipe = replace(base, **VARIANTS[name], seed=deal * folds + number)
-                if options.quick:
-                    recipe = replace(recipe, max_steps=5)
                 out = work / f"{folds}-folds" / name.replace(" ", "-") / f"{deal + 1}-{number + 1}"
                 rows.append(run_fold(recipe, data, folds, number, out, deal, quiet=True))
                 right = f"{100 * rows[-1]['accuracy']:.2f} % right, cross-entropy {rows[-1]['loss']:.4f}"
                 print(f"deal {deal + 1} of {deals}, fold {number + 1} of {folds}, {name}: {right}", flush=True)
-    steps = "5 steps each" if options.quick else f"{base.epochs} epochs unless the row says otherwise"
+    steps = f"{base.max_steps} steps each" if options.quick else f"{base.epochs} epochs unless the row says otherwise"
     title = f"The {len(data):,} scans of {data.card.title!r} that are not for testing, dealt {deals} times"
     lines = table(found, f"{title} into {folds} folds; {steps}")
     print(lines)

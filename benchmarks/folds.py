@@ -55,7 +55,8 @@ def run_fold(
     """
     inputs = {"recipe": asdict(recipe), "folds": folds, "number": number, "samples": len(data), "deal": deal}
     begun, file = out / "inputs.json", out / "result.json"
-    if begun.is_file() and read_json(begun) != inputs:
+    foreign = read_json(begun) != inputs if begun.is_file() else file.is_file()  # a result of nobody knows what
+    if foreign:
         raise MaqdError(
             f"{str(out)!r} holds a training of another recipe, of other folds or of other data; give another --work, "
             "or remove the folder"

@@ -149,6 +149,10 @@ def test_a_result_is_that_of_the_same_training(tmp_path, monkeypatch):
             folds.run_fold(*inputs, tmp_path)
     with pytest.raises(MaqdError, match="holds a training of another recipe"):
         folds.run_fold(recipe, data, 4, 0, tmp_path, deal=1)
+    inputs = (tmp_path / "inputs.json").rename(tmp_path / "gone.json")
+    with pytest.raises(MaqdError, match="holds a training of another recipe"):
+        folds.run_fold(recipe, data, 4, 0, tmp_path)
+    inputs.rename(tmp_path / "inputs.json")
     for text, message in (
         ('{"a": 1}', "is no result of a fold"),
         ("[]", "is no result of a fold"),
