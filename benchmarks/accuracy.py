@@ -378,7 +378,7 @@ def verdicts(recipe: str, rows: Sequence[Row]) -> list[Verdict]:
     >>> rows = [{"network": name, "seed": seed, "test": test, "seconds": 600} for (name, seed), test in tests.items()]
     >>> [(round(v.test, 6), v.minutes, v.met, v.missing) for v in verdicts("cifar10-small", rows)][0]
     (79.5, 10.0, True, ())
-    >>> [v.missing for v in verdicts("digits", rows[1:])]
+    >>> [v.missing for v in verdicts("mnist10k", rows[1:])]
     [('2, seed 0',)]
     """
     trained = {(row["network"], row["seed"]): row for row in rows}

@@ -6,11 +6,14 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import maqd_snn
+from maqd_snn import benchmarks
 
 # Optional packages, and matplotlib's state machine: each is imported where it is used, never by the library itself.
 LAZY = [
@@ -34,9 +37,9 @@ LAZY = [
 PACKAGES = (maqd_snn, maqd_snn.neuromorphic, maqd_snn.datasets)
 
 
-def module_names() -> list[str]:
-    names = {package.__name__ for package in PACKAGES}
-    for package in PACKAGES:
+def module_names(packages: Sequence[ModuleType] = PACKAGES) -> list[str]:
+    names = {package.__name__ for package in packages}
+    for package in packages:
         names |= {found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")}
     return sorted(name for name in names if not name.endswith("__main__"))
 
@@ -97,7 +100,7 @@ def examples_of(name: str) -> list[doctest.DocTest]:
     return found
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [*MODULES, *module_names([benchmarks])])
 def test_docstring_examples_run(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for test in examples_of(name):
